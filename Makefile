@@ -1,0 +1,50 @@
+# make reproduce    runs the notebooks in order on CORPUS and prints the ladder
+# make test         runs every check
+# Each sets itself up first: Python 3.11 to 3.13, make and a package registry are all it needs.
+CORPUS ?= sample
+PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell python$(v) -c 'print("python$(v)")' 2>/dev/null)) python3)
+BIN := .venv/bin
+export PYTHONHASHSEED := 0
+
+.PHONY: reproduce test setup lab docs readme notebooks bench lock clean
+
+reproduce: setup
+	@$(BIN)/python scripts/reproduce.py "$(CORPUS)"
+
+test: setup
+	@$(BIN)/python scripts/check.py
+
+setup: .venv/.ready
+
+# Installs what the lock names, every file checked against its hash; a second call finds it done.
+.venv/.ready: requirements.lock requirements-uv.txt build-constraints.txt settings.ini setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("bert-genres needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.11" % v)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-uv.txt
+	VIRTUAL_ENV=.venv $(BIN)/uv pip sync -q --require-hashes --build-constraint build-constraints.txt requirements.lock requirements-uv.txt
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+lab: setup
+	@cd nbs && ../$(BIN)/jupyter lab
+
+docs: setup
+	@$(BIN)/python scripts/docs.py
+
+readme: setup
+	@$(BIN)/python scripts/readme.py
+
+# Runs the notebooks on the sample and stores their outputs in nbs/.
+notebooks: setup
+	@$(BIN)/python scripts/reproduce.py sample --store
+
+bench: setup
+	@$(BIN)/python benchmarks/encoder.py
+
+# Recompiles the lock from settings.ini and pyproject.toml.
+lock: setup
+	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	  --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv reports _docs _proc build dist *.egg-info
