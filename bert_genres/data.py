@@ -26,9 +26,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from platformdirs import user_cache_path
-from scipy.sparse import coo_matrix, csr_matrix
-from scipy.sparse.csgraph import connected_components
-from sklearn.feature_extraction.text import HashingVectorizer
 from tqdm import tqdm
 
 # %% ../nbs/00_data.ipynb #3f6c2530
@@ -66,10 +63,20 @@ def atomic_path(path: str | Path):
 
 
 
+_bars = []
+
+
+@contextlib.contextmanager
 def progress(total: int, what: str):
-    "A progress bar on stderr with rate and remaining time: on a terminal or in a notebook, silent in a pipe."
-    shown = sys.stderr.isatty() or "ipykernel" in sys.modules
-    return tqdm(total=total, desc=what, disable=not shown, leave=False, dynamic_ncols=sys.stderr.isatty())
+    """A progress bar on stderr with rate and remaining time: on a terminal or in a notebook, silent in a pipe. Of bars
+    within bars only the outermost shows."""
+    shown = (sys.stderr.isatty() or "ipykernel" in sys.modules) and not _bars
+    with tqdm(total=total, desc=what, disable=not shown, leave=False, mininterval=0.5) as bar:
+        _bars.append(bar)
+        try:
+            yield bar
+        finally:
+            _bars.pop()
 
 # %% ../nbs/00_data.ipynb #8fb3770f
 METADATA = ["movie_id", "freebase_id", "title", "release_date", "box_office", "runtime",
@@ -349,6 +356,10 @@ def near_duplicates(
     overlap: float = 0.5,     # of the shorter plot's distinct five-word runs
 ) -> np.ndarray:              # int [films]: films with the same number belong together
     "Group films whose plots share `overlap` of their five-word runs, or whose title and year are the same."
+    from scipy.sparse import coo_matrix, csr_matrix
+    from scipy.sparse.csgraph import connected_components
+    from sklearn.feature_extraction.text import HashingVectorizer
+
     n = len(films)
     hashed = HashingVectorizer(n_features=2**31 - 1, ngram_range=(5, 5), token_pattern=r"\w+", binary=True, norm=None,
                                alternate_sign=False).transform(films["plot"])

@@ -34,15 +34,15 @@ def f1_scores(
     missed: np.ndarray | int = 0,       # int [n]: each film's true labels that have no column
 ) -> dict[str, np.ndarray]:             # micro_f1, macro_f1, samples_f1: float [resamples], or float without weights
     """Micro-, macro- and samples-F1. `missed` labels are false negatives for micro and samples. Macro runs over
-    labels with a positive among the (drawn) films."""
+    labels with a positive among the films; where a resample draws none of those, the label scores 0 in it."""
     W = np.ones((1, len(truth)), dtype=np.float32) if weights is None else weights
     tp, fp, fn = truth & named, ~truth & named, truth & ~named
     film = [tp.sum(1), fp.sum(1), fn.sum(1) + missed]
     label = [W @ counts.astype(np.float32) for counts in (tp, fp, fn)]
-    present = label[0] + label[2] > 0
+    present = truth.any(0)
     scores = {
         "micro_f1": f1(*(W.astype(np.float64) @ c for c in film)),
-        "macro_f1": (f1(*label) * present).sum(1) / np.maximum(present.sum(1), 1),
+        "macro_f1": f1(*label)[:, present].sum(1) / max(present.sum(), 1),
         "samples_f1": W.astype(np.float64) @ f1(*film) / len(truth)}
     return scores if weights is not None else {k: float(v[0]) for k, v in scores.items()}
 

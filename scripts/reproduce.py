@@ -1,0 +1,105 @@
+"""Run the notebooks in order, each in a fresh kernel, on a corpus; print the ladder at the end.
+
+Executed copies, figures and metrics.json go to reports/<corpus>/. A notebook whose executed copy was made from the same
+cells, the same notebooks before it, the same corpus and the same environment is not run again, so an interrupted run picks
+up where it was.
+"""
+import argparse
+import base64
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from bert_genres.data import InputError, atomic_path, corpus_checksum, corpus_name, load_corpus
+from bert_genres.results import show_ladder
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def stamps(notebooks, checksum):
+    "What each notebook's executed copy depends on, as a chain of checksums."
+    digest = hashlib.sha256(checksum.encode() + (ROOT / "requirements.lock").read_bytes())
+    for path in notebooks:
+        nb = nbformat.read(path, as_version=4)
+        digest.update("\0".join(c.source for c in nb.cells if c.cell_type == "code").encode())
+        yield digest.hexdigest()
+
+
+def execute(path, target, stamp):
+    "Run one notebook and write its executed copy and its figures, or raise CellExecutionError."
+    nb = nbformat.read(path, as_version=4)
+    NotebookClient(nb, timeout=None, kernel_name="python3", extra_arguments=["--log-level=40"],
+                   resources={"metadata": {"path": str(path.parent)}}).execute()
+    nb.metadata["stamp"] = stamp
+    figures = [o.data["image/png"] for c in nb.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    for k, png in enumerate(figures, 1):
+        with atomic_path(target.parent / "figures" / f"{path.stem}-{k}.png") as part:
+            part.write_bytes(base64.b64decode(png))
+    with atomic_path(target) as part:
+        nbformat.write(nb, part)
+
+
+def up_to_date(target, stamp):
+    try:
+        return json.loads(target.read_text())["metadata"].get("stamp") == stamp
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def store(path, target):
+    "Copy outputs, but what went to stderr, from an executed copy into the notebook itself."
+    nb, done = nbformat.read(path, as_version=4), nbformat.read(target, as_version=4)
+    for cell, ran in zip(nb.cells, done.cells, strict=True):
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in ran.outputs if o.get("name") != "stderr"]
+            cell.execution_count = None
+            for o in cell.outputs:
+                o.pop("execution_count", None) if o.output_type != "execute_result" else o.update(execution_count=None)
+    nbformat.write(nb, path)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("corpus", nargs="?", default="sample")
+    parser.add_argument("--store", action="store_true", help="copy the outputs into the notebooks")
+    args = parser.parse_args()
+    corpus = str(Path(args.corpus).resolve()) if Path(args.corpus).exists() else args.corpus
+    checksum = corpus_checksum(load_corpus(corpus))
+    reports = Path(os.environ.setdefault("BERT_GENRES_REPORTS", str(ROOT / "reports"))) / corpus_name(corpus)
+    os.environ["CORPUS"] = corpus
+    notebooks = sorted((ROOT / "nbs").glob("*.ipynb"))
+    start = time.monotonic()
+    for k, (path, stamp) in enumerate(zip(notebooks, stamps(notebooks, checksum), strict=True), 1):
+        target = reports / path.name
+        print(f"[{k}/{len(notebooks)}] {path.stem:<16}", end=" ", file=sys.stderr, flush=True)
+        if up_to_date(target, stamp):
+            print("up to date", file=sys.stderr)
+            continue
+        began = time.monotonic()
+        execute(path, target, stamp)
+        print(f"{time.monotonic() - began:4.0f} s", file=sys.stderr)
+    if args.store:
+        for path in notebooks:
+            store(path, reports / path.name)
+    print(show_ladder(json.loads((reports / "metrics.json").read_text())))
+    print(f"reports in {os.path.relpath(reports)}, {time.monotonic() - start:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as e:
+        sys.exit(print(f"reproduce: {e}", file=sys.stderr) or 2)
+    except CellExecutionError as e:
+        sys.exit(print(f"\n{e}", file=sys.stderr) or 1)
+    except ConnectionError as e:
+        sys.exit(print(f"reproduce: {e}", file=sys.stderr) or 3)
+    except KeyboardInterrupt:
+        sys.exit(print("\nreproduce: interrupted; the same call goes on here", file=sys.stderr) or 130)

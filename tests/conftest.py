@@ -1,0 +1,53 @@
+"""What several tests share: real corpora, a real bundle, the command in a process of its own."""
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ARCHIVE = ROOT.parent / "shared" / "corpus" / "MovieSummaries.tar.gz"
+
+
+@pytest.fixture(scope="session")
+def archive():
+    "A large corpus in CMU's format, beside the repository where there is one."
+    if not ARCHIVE.exists():
+        pytest.skip(f"needs {ARCHIVE.relative_to(ROOT.parent)} beside the repository")
+    return ARCHIVE
+
+
+@pytest.fixture(scope="session")
+def archive_texts(archive):
+    "The two files of the archive, as text."
+    with tarfile.open(archive) as tar:
+        return {name: tar.extractfile(f"MovieSummaries/{name}").read().decode()
+                for name in ("movie.metadata.tsv", "plot_summaries.txt")}
+
+
+@pytest.fixture(scope="session")
+def run():
+    "run(*args, stdin=…): the installed command, in a new process."
+    def call(*args, stdin=b"", env=None, cwd=None):
+        command = [str(Path(sys.executable).with_name("bert-genres")), *map(str, args)]
+        return subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, env=os.environ | (env or {}))
+    return call
+
+
+@pytest.fixture(scope="session")
+def bundle_dir(run, tmp_path_factory):
+    "A bundle of recipe article, trained by the command on the sample."
+    folder = tmp_path_factory.mktemp("bundle") / "article"
+    done = run("train", "sample", "--recipe", "article", "--out", folder)
+    assert done.returncode == 0, done.stderr.decode()
+    return folder
+
+
+def one_line(done, status):
+    "The one line on stderr of a refused call, after checking that it is one, and what the status is."
+    lines = done.stderr.decode().strip().splitlines()
+    assert done.returncode == status, (done.returncode, lines[-3:])
+    assert len(lines) == 1 and lines[0].startswith("bert-genres: ") and "Traceback" not in lines[0], lines
+    return lines[0]

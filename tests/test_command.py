@@ -1,0 +1,298 @@
+"""The command as its users call it: in a process of its own, with real files, right and wrong."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import one_line
+
+from bert_genres.data import SAMPLE, load_corpus, split_corpus
+from bert_genres.embeddings import BertEncoder
+from bert_genres.model import load_bundle
+
+
+@pytest.fixture(scope="module")
+def sample():
+    films = load_corpus("sample")
+    return films.assign(part=split_corpus(films, corpus="sample"))
+
+
+@pytest.fixture(scope="module")
+def texts(sample, tmp_path_factory):
+    "The same thirty plots as a table of every kind: {suffix: path}."
+    folder, films = tmp_path_factory.mktemp("texts"), sample.head(30)
+    rows = films[["movie_id", "plot"]]
+    rows.to_csv(folder / "t.csv", index=False)
+    rows.to_parquet(folder / "t.parquet")
+    rows.to_json(folder / "t.jsonl", orient="records", lines=True, force_ascii=False)
+    (folder / "t.tsv").write_text("".join(f"{i}\t{p}\n" for i, p in zip(rows.movie_id, rows["plot"], strict=True)))
+    return {p.suffix: p for p in folder.iterdir()}
+
+
+def lines(data):
+    return [json.loads(line) for line in data.decode().splitlines()]
+
+
+def test_version_and_help(run):
+    import bert_genres
+
+    assert run("--version").stdout.decode().split() == ["bert-genres", bert_genres.__version__]
+    assert b"--no-correction" in run("predict", "--help").stdout
+
+
+def test_predict_gives_the_bundle_s_decisions_in_order(run, bundle_dir, sample, texts):
+    done = run("predict", bundle_dir, texts[".tsv"])
+    assert done.returncode == 0 and done.stderr == b""
+    rows = lines(done.stdout)
+    bundle, films = load_bundle(bundle_dir), sample.head(30)
+    probs = bundle.predict_proba(list(films["plot"]))
+    assert [r["id"] for r in rows] == films.movie_id.tolist()
+    assert [r["genres"] for r in rows] == bundle.names(probs, bundle.decide(probs))
+    for row, p in zip(rows, probs, strict=True):
+        shown = list(row["probabilities"].values())
+        assert shown == sorted(shown, reverse=True) and set(row["genres"]) <= row["probabilities"].keys()
+        assert len(shown) >= 20 and abs(shown[0] - p.max()) < 1e-6
+
+
+def test_every_format_gives_the_same_rows(run, bundle_dir, texts, sample, tmp_path):
+    want = lines(run("predict", bundle_dir, texts[".tsv"]).stdout)
+    for suffix, path in texts.items():
+        out = tmp_path / f"{suffix[1:]}.jsonl"
+        assert run("predict", bundle_dir, path, "--out", out).stdout == b""
+        assert lines(out.read_bytes()) == want
+    stdin = "\n".join(sample["plot"].head(30)).encode()
+    rows = lines(run("predict", bundle_dir, "-", stdin=stdin).stdout)
+    assert [r["id"] for r in rows] == [str(n) for n in range(1, 31)] and [r["genres"] for r in rows] == [
+        r["genres"] for r in want]
+
+
+def test_threshold_and_correction(run, bundle_dir, texts):
+    at = {t: lines(run("predict", bundle_dir, texts[".tsv"], "--threshold", t, "--no-correction").stdout)
+          for t in (0.05, 0.2, 0.9)}
+    corrected = lines(run("predict", bundle_dir, texts[".tsv"], "--threshold", 0.05).stdout)
+    for low, middle, high, more in zip(*at.values(), corrected, strict=True):
+        assert set(high["genres"]) <= set(middle["genres"]) <= set(low["genres"]) <= set(more["genres"])
+        assert all(low["probabilities"][g] >= 0.05 for g in low["genres"])
+
+
+def test_evaluate_leaves_out_what_the_bundle_has_seen(run, bundle_dir, sample, tmp_path):
+    scores = json.loads(run("evaluate", bundle_dir, "sample").stdout)
+    test = sample[sample.part == "test"]
+    assert scores["n"] == len(test) and scores["n_excluded"] == len(sample) - len(test)
+    for k in ("micro_f1", "macro_f1", "samples_f1"):
+        low, high = scores[f"{k}_ci95"]
+        assert 0 <= low <= scores[k] <= high <= 1
+    table = test.assign(movie_id="x" + test.movie_id)[["movie_id", "plot", "genres"]]
+    table["genres"] = table.genres.map(lambda g: [*g, "Opera buffa"])                   # a label that nobody knows
+    table.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    unknown = json.loads(run("evaluate", bundle_dir, tmp_path / "t.jsonl").stdout)
+    assert unknown["unknown_labels"] == ["Opera buffa"] and unknown["n_excluded"] == 0
+    assert unknown["micro_f1"] < scores["micro_f1"] and unknown["macro_f1"] == scores["macro_f1"]
+
+
+def test_evaluate_knows_a_seen_text_under_another_id(run, bundle_dir, sample, tmp_path):
+    seen = sample[sample.part == "train"].head(5)
+    seen.assign(movie_id="new" + seen.movie_id)[["movie_id", "plot", "genres"]].to_json(
+        tmp_path / "t.jsonl", orient="records", lines=True)
+    assert "trained or chosen on each of its 5 films" in one_line(run("evaluate", bundle_dir, tmp_path / "t.jsonl"), 2)
+
+
+def test_encode_writes_the_encoder_s_vectors(run, texts, sample, tmp_path):
+    plots = list(sample["plot"].head(30))
+    for flags, settings in [((), {}), (("--layer", -1, "--pooling", "mean_max"), {"layer": -1, "pooling": "mean_max"}),
+                            (("--pooling", "none", "--max-seq-len", 32), {"pooling": "none", "max_seq_len": 32})]:
+        out = tmp_path / "v.npy"
+        assert run("encode", texts[".csv"], "--out", out, "--precision", "fp32", *flags).returncode == 0
+        got, want = np.load(out), BertEncoder(precision="fp32", **settings).encode(plots)
+        assert got.dtype == np.float32 and got.shape == want.shape and np.abs(got - want).max() < 1e-5
+
+
+BAD_TEXTS = [
+    ("t.tsv", "1\ta plot\n2 no tab\n", "row 2: no tab"),
+    ("t.tsv", "1\ta plot\n2\t  \n", "row 2: empty plot"),
+    ("t.tsv", b"1\ta plot\n2\t\xff\xfe\n", "row 2: not UTF-8"),
+    ("t.csv", "text\na\n", "no column 'plot'"),
+    ("t.csv", "plot,movie_id\na,1\n,2\n", "row 2: empty plot"),
+    ("t.csv", "", "not a readable table"),
+    ("t.jsonl", '{"plot": "a"}\n{"plot"\n', "row 2: broken JSON"),
+    ("t.jsonl", '{"plot": ["a"]}\n', "row 1: plot is not a text"),
+    ("t.jsonl", '{"text": "a"}\n', "row 1: empty plot"),
+    ("t.parquet", "no parquet", "not a readable table"),
+    ("t.docx", "a", "neither .tsv, .csv, .jsonl, .parquet nor -"),
+]
+
+
+@pytest.mark.parametrize("name, content, message", BAD_TEXTS)
+def test_bad_texts(run, bundle_dir, tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for call in (("predict", bundle_dir, path, "--out", tmp_path / "out"), ("encode", path, "--out", tmp_path / "out.npy")):
+        said = one_line(run(*call), 2)
+        assert message in said and name in said
+    assert [p.name for p in tmp_path.iterdir()] == [name]                                # nothing left behind
+
+
+def test_bad_rows_become_error_rows_where_asked(run, bundle_dir, tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_bytes(b"1\tA ghost haunts an inn.\n2\t\n3 no tab\n4\t\xff\n5\tA heist fails.\n")
+    rows = lines(run("predict", bundle_dir, path, "--skip-bad").stdout)
+    assert [r.get("error") for r in rows] == [None, "empty plot", "no tab between id and plot", "not UTF-8", None]
+    assert rows[0]["id"] == "1" and rows[4]["probabilities"]
+
+
+def test_an_empty_input_is_an_empty_output(run, bundle_dir, tmp_path):
+    done = run("predict", bundle_dir, "-", stdin=b"")
+    assert done.returncode == 0 and done.stdout == b""
+    (tmp_path / "t.tsv").write_bytes(b"")
+    assert run("encode", tmp_path / "t.tsv", "--out", tmp_path / "v.npy").returncode == 0
+    assert np.load(tmp_path / "v.npy").shape == (0, 384)
+
+
+def test_mistakes_are_one_line_and_status_2(run, bundle_dir, texts, tmp_path):
+    here = tmp_path / "here"
+    here.mkdir()
+    new = tmp_path / "new"
+    cases = [
+        (("train", "sample", "--out", here), "exists already"),
+        (("train", "nowhere.tar.gz", "--out", new), "no such file"),
+        (("train", "sample", "--recipe", "nope", "--out", new), "unknown recipe 'nope'"),
+        (("train", "sample", "--all-rows", "--record", "--out", new), "--all-rows keeps no test rows"),
+        (("train", "sample"), "required: --out"),
+        (("predict", tmp_path, texts[".csv"]), "not a bundle"),
+        (("predict", "nowhere", texts[".csv"]), "no such bundle"),
+        (("predict", bundle_dir, "nowhere.csv"), "no such file"),
+        (("predict", bundle_dir, texts[".csv"], "--threshold", "2"), "not between 0 and 1"),
+        (("encode", texts[".csv"], "--out", tmp_path / "v.npy", "--model", "nope"), "unknown model 'nope'"),
+        (("encode", texts[".csv"], "--out", tmp_path / "v.npy", "--layer", "-9"), "layers -6 to -1"),
+        (("encode", texts[".csv"], "--out", tmp_path / "v.npy", "--max-seq-len", "9999"), "3 to 512"),
+        (("encode", texts[".csv"], "--out", tmp_path / "v.npz"), "is a .npy file"),
+        (("encode", texts[".csv"], "--out", tmp_path / "v.npy", "--precision", "fp16"), "fp16 needs a GPU"),
+        (("nonsense",), "invalid choice"),
+        ((), "required"),
+    ]
+    for call, message in cases:
+        if "fp16" in call and Path("/dev/nvidia0").exists():
+            continue
+        assert message in one_line(run(*call), 2), call
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["here"]
+
+
+def test_a_bundle_that_was_changed_is_refused(run, bundle_dir, texts, tmp_path):
+    def changed(how):
+        copy = tmp_path / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(bundle_dir, copy)
+        how(copy)
+        return one_line(run("predict", copy, texts[".tsv"]), 2)
+
+    def edit(name, old, new):
+        return lambda d: (d / name).write_text((d / name).read_text().replace(old, new, 1))
+
+    assert "checksum differs" in changed(edit("bundle.json", '"threshold": 0.2', '"threshold": 0.1'))
+    assert "checksum differs" in changed(lambda d: (d / "head.safetensors").write_bytes(b"x"))
+    assert "checksum differs" in changed(lambda d: os.truncate(d / "encoder" / "model.safetensors", 10_000_000))
+    assert "rows.json is missing" in changed(lambda d: (d / "rows.json").unlink())
+    assert "format 99" in changed(edit("manifest.json", '"format": 1', '"format": 99'))
+    assert "broken JSON" in changed(lambda d: (d / "manifest.json").write_text("{"))
+    assert "outside the bundle" in changed(edit("manifest.json", '"rows.json"', '"../rows.json"'))
+
+
+def test_a_bundle_holds_only_plain_data(bundle_dir):
+    assert {p.suffix for p in bundle_dir.rglob("*") if p.is_file()} == {".json", ".safetensors", ".txt"}
+
+
+def test_prediction_loads_no_tensorflow(bundle_dir):
+    code = ("import sys; from bert_genres.model import load_bundle; "
+            f"load_bundle({str(bundle_dir)!r}).predict(['A ghost.']); assert 'tensorflow' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_loads_no_tensorflow():
+    code = ("import sys, bert_genres, bert_genres.data, bert_genres.cooccurrence, bert_genres.model, bert_genres.command; "
+            "assert 'tensorflow' not in sys.modules and 'tf_keras' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_interrupted_training_leaves_nothing_and_says_130(bundle_dir, tmp_path):
+    command = [str(Path(sys.executable).with_name("bert-genres")), "train", "sample", "--out", str(tmp_path / "b")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"BERT_GENRES_CACHE": str(tmp_path / "c")})
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "c").exists() and time.monotonic() < deadline:                 # the vectors are written: it trains now
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 130 and said.strip().splitlines()[-1] == "bert-genres: interrupted", said
+    assert not (tmp_path / "b").exists() and [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_reader_that_stops_early_is_no_error(bundle_dir, texts):
+    exe = Path(sys.executable).with_name("bert-genres")
+    done = subprocess.run(f"for i in $(seq 20); do cat {texts['.tsv']}; done | cut -f2 | {exe} predict {bundle_dir} - | head -1; "
+                          "echo ${PIPESTATUS[2]}", shell=True, executable="/bin/bash", capture_output=True, text=True)
+    assert done.stdout.strip().endswith("0") and done.stderr == ""
+
+
+def test_the_same_call_twice_gives_the_same_bytes(run, bundle_dir, tmp_path):
+    env = {"BERT_GENRES_CACHE": str(tmp_path / "cache")}
+    assert run("train", "sample", "--recipe", "article", "--out", tmp_path / "again", env=env).returncode == 0
+    for name in ("head.safetensors", "bundle.json", "rows.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (bundle_dir / name).read_bytes(), name
+
+
+def test_precisions_agree_within_the_contract(bundle_dir, sample):
+    from bert_genres.data import binarize
+    from bert_genres.evaluation import f1_scores
+
+    bundles = [load_bundle(bundle_dir, precision=p) for p in ("fp32", "auto")]
+    Y = binarize(sample.genres, bundles[0].classes_)[0]
+    a, b = (f1_scores(Y, bundle.predict(list(sample["plot"])))["micro_f1"] for bundle in bundles)
+    assert abs(a - b) <= 0.003
+
+
+def test_all_rows_and_the_article_s_split(run, tmp_path, sample):
+    for flags, parts in [(("--all-rows",), {"train": 0.9, "validation": 0.1, "test": 0}),
+                         (("--split", "article"), {"train": 0.8, "validation": 0, "test": 0.2})]:
+        folder = tmp_path / flags[-1].strip("-")
+        assert run("train", "sample", "--recipe", "article", "--out", folder, *flags).returncode == 0
+        rows = json.loads((folder / "rows.json").read_text())
+        for part, share in parts.items():
+            assert abs(len(rows[part]) / len(sample) - share) < 0.05
+    last = sample.movie_id[int(0.8 * len(sample)):]
+    assert set(rows["test"]) == set(last)
+
+
+def test_record_writes_what_evaluate_says(run, tmp_path):
+    done = run("train", "sample", "--recipe", "article", "--record", "--out", tmp_path / "b", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    record, = (tmp_path / "results").glob("sample-????????-article.json")
+    stored = json.loads(record.read_text())
+    scores = json.loads(run("evaluate", tmp_path / "b", "sample").stdout)
+    assert {k: v for k, v in scores.items() if k != "n_excluded"} == stored["metrics"]
+    assert stored["recipe"] == "article" and stored["seed"] == 0 and stored["hardware"] and stored["versions"]
+
+
+def test_own_table_from_training_to_prediction(run, tmp_path):
+    "A data scientist's CSV: a hundred short tickets with two labels, learnable from a word."
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(120):
+        labels = [name for name in ("billing", "outage") if rng.random() < 0.6] or ["billing"]
+        said = {"billing": "The invoice charged my card twice and I want the money back.",
+                "outage": "The server is down and nobody can reach the website."}
+        rows.append({"plot": f"Ticket {i}. " + " ".join(said[x] for x in labels), "genres": "|".join(labels)})
+    pd.DataFrame(rows).to_csv(tmp_path / "tickets.csv", index=False)
+    assert run("train", tmp_path / "tickets.csv", "--recipe", "article", "--out", tmp_path / "b").returncode == 0
+    done = run("predict", tmp_path / "b", "-", stdin=b"The website is down again, the server cannot be reached.\n")
+    row = lines(done.stdout)[0]
+    assert row["probabilities"]["outage"] > row["probabilities"]["billing"]
+
+
+def test_unknown_files_of_the_package_are_absent():
+    assert sorted(p.name for p in SAMPLE.iterdir()) == ["README.md", "movie.metadata.tsv", "plot_summaries.txt", "split.tsv"]

