@@ -148,8 +148,10 @@ def _table_rows(path):
                 yield (row if isinstance(row, dict) else {}), error
     except UnicodeDecodeError as e:
         raise InputError(f"{path}: not UTF-8 (byte {e.start})") from e
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OSError) as e:
-        raise e if isinstance(e, InputError) else InputError(f"{path}: not a readable table ({e})") from e
+    except InputError:
+        raise
+    except (ValueError, OSError) as e:  # pandas' and pyarrow's parsing errors are ValueErrors
+        raise InputError(f"{path}: not a readable table ({e})") from e
 
 
 def read_texts(

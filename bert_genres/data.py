@@ -179,7 +179,9 @@ def read_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
             table = pd.DataFrame([_json_row(line, path, n) for n, line in _rows(_decode(path.read_bytes(), path))])
         else:
             table = pd.read_csv(io.StringIO(_decode(path.read_bytes(), path)), dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, OSError, ImportError) as e:
+    except InputError:
+        raise
+    except (ValueError, OSError) as e:  # pandas' and pyarrow's parsing errors are ValueErrors
         raise InputError(f"{path}: cannot be read as a table ({str(e).splitlines()[0]})") from e
     missing = [c for c in needed if c not in table.columns]
     if missing:
@@ -238,16 +240,14 @@ def download(
         return path
     if offline():
         raise ConnectionError(f"BERT_GENRES_OFFLINE forbids fetching {url}")
-    from httpx import HTTPError
-    from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.file_download import http_get
+    from huggingface_hub.file_download import http_get  # with retries, ranges and a progress bar
 
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
         with open(part, "ab") as f:
             http_get(url, f, resume_size=f.tell(), displayed_filename=path.name)
-    except (HTTPError, HfHubHTTPError, OSError) as e:
+    except Exception as e:  # whatever the transport raises, what is here is kept
         raise ConnectionError(f"{url} cannot be fetched now ({type(e).__name__}); a next call goes on from "
                               f"{part.stat().st_size:,} bytes") from e
     os.replace(part, path)

