@@ -39,6 +39,7 @@ notebooks: setup
 	@$(BIN)/python scripts/reproduce.py sample --store
 
 bench: setup
+	@$(BIN)/python benchmarks/rest.py
 	@$(BIN)/python benchmarks/encoder.py
 
 # Recompiles the lock from settings.ini and pyproject.toml.

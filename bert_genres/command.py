@@ -24,6 +24,7 @@ from bert_genres.data import (
     InputError,
     atomic_path,
     load_corpus,
+    needs_pyarrow,
     progress,
     split_all_rows,
     split_article,
@@ -119,6 +120,8 @@ def _lines(path):
 def _table_rows(path):
     "Rows of a .csv, .jsonl or .parquet file as dicts, some thousand in memory at a time."
     import pandas as pd
+
+    needs_pyarrow(path)
 
     def checked(columns):
         if "plot" not in columns:

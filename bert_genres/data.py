@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['METADATA', 'CMU_URL', 'CMU_ROWS', 'SAMPLE', 'PARTS', 'InputError', 'cache_dir', 'offline', 'atomic_path', 'progress',
-           'read_metadata', 'read_plots', 'read_table', 'download', 'load_corpus', 'corpus_name', 'corpus_checksum',
-           'report_dir', 'set_style', 'binarize', 'label_names', 'near_duplicates', 'stratify', 'split_corpus',
-           'split_article', 'split_all_rows']
+           'read_metadata', 'read_plots', 'needs_pyarrow', 'read_table', 'download', 'load_corpus', 'corpus_name',
+           'corpus_checksum', 'report_dir', 'set_style', 'binarize', 'label_names', 'near_duplicates', 'stratify',
+           'split_corpus', 'split_article', 'split_all_rows']
 
 # %% ../nbs/00_data.ipynb #baf9506f
 import contextlib
@@ -21,6 +21,7 @@ import tarfile
 import zlib
 from collections import Counter
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -170,8 +171,15 @@ def _read_cmu(path):
                        read_plots(files["plot_summaries.txt"], f"{path}: plot_summaries.txt"))
 
 # %% ../nbs/00_data.ipynb #7a3294ee
+def needs_pyarrow(path: Path):
+    "InputError where Parquet cannot be read for want of pyarrow, which the core does without."
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise InputError(f"{path}: Parquet needs pyarrow: pip install 'bert-genres[parquet]'")
+
+
 def read_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
     "A .csv, .jsonl or .parquet file with the columns `needed`, missing values as None. Raises InputError."
+    needs_pyarrow(path)
     try:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)

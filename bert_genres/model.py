@@ -71,9 +71,17 @@ def apply_rules(
     rules: np.ndarray,   # int [m, 2]: pairs of columns (a, b), closed under chaining
 ) -> np.ndarray:         # bool [n, labels]
     "Turn b on wherever a is on, for all rules at once."
+    rules = np.asarray(rules, dtype=int).reshape(-1, 2)
+    rules = rules[np.argsort(rules[:, 0], kind="stable")]
+    n_labels = named.shape[1]
+    first = np.searchsorted(rules[:, 0], np.arange(n_labels + 1))       # where each label's rules begin
+    on = np.flatnonzero(named)                                          # few: only what is named is looked at
+    a = on % n_labels
+    on, a = on[first[a + 1] > first[a]], a[first[a + 1] > first[a]]
+    count = first[a + 1] - first[a]
+    rule = np.arange(count.sum()) + np.repeat(first[a] - np.cumsum(count) + count, count)
     out = named.copy()
-    a, b = np.asarray(rules, dtype=int).reshape(-1, 2).T
-    np.logical_or.at(out.T, b, named.T[a])
+    out.ravel()[np.repeat(on - a, count) + rules[rule, 1]] = True
     return out
 
 # %% ../nbs/05_model.ipynb #c812a37e
