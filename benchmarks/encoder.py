@@ -33,6 +33,8 @@ def peers_python():
         print("installing the peers under benchmarks/.venv ...", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", HERE / ".venv"], check=True)
         subprocess.run([python, "-m", "pip", "install", "-q", "-r", HERE / "requirements.txt"], check=True)
+        # a dependency of a dependency, of no use for texts; beside torch's build for processors it does not import
+        subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "torchvision"], check=True)
         ready.write_text(wanted)
     return python
 
@@ -110,7 +112,8 @@ def main():
     ratios["layer -2 / layer -1"] = round(rate["bert-genres, layer -2"] / rate[ours], 2)
     write_metrics(ROOT / "results" / "bench-encoder.json", {
         "corpus": "MovieSummaries" if corpus.exists() else "sample", "plots": len(texts), "max_seq_len": 256,
-        "tokens_a_plot": {"mean": round(float(tokens.mean()), 1)} | {f"q{q}": int(np.percentile(tokens, q)) for q in (10, 50, 90)},
+        "tokens_a_plot": {"mean": round(float(tokens.mean()), 1)} | {
+            f"q{q}": int(np.percentile(tokens, q)) for q in (10, 50, 90)},
         "hardware": hardware(), "matrix_peak_gflops": round(peak), "systems": systems, "ratios": ratios, "by_length": by_length,
         "measured elsewhere": {"bert-as-service (TensorFlow 1.15, Python 3.7)": 15.5}})
     for name, s in systems.items():

@@ -78,6 +78,8 @@ def read_weights(folder: Path) -> dict[str, np.ndarray]:
         with safe_open(folder / "model.safetensors", framework="numpy") as f:
             tensors = {_google_name(k): f.get_tensor(k) for k in f.keys()}
         return {k: (v.T if k.endswith("kernel") else v).astype(np.float32, copy=False) for k, v in tensors.items()}
+    if not (folder / "bert_model.ckpt.index").exists():
+        raise InputError(f"{folder}: its weights are gone")
     reader = import_tensorflow().train.load_checkpoint(str(folder / "bert_model.ckpt"))
     return {k: reader.get_tensor(k) for k in reader.get_variable_to_shape_map() if k.startswith("bert/")}
 

@@ -177,3 +177,29 @@ def test_tensorflow_loaded_with_another_keras_is_one_clear_error():
     env = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert "ImportError: TensorFlow was already loaded with Keras 3" in done.stderr
+
+
+def test_a_bundle_decides_as_tensorflow_would(bundle_dir):
+    "Encoder and head once more in TensorFlow: decisions differ at most where a probability is within 1e-4 of the cut."
+    from bert_genres.model import load_bundle
+
+    tf = import_tensorflow()
+    bundle, texts = load_bundle(bundle_dir, precision="fp32"), list(load_corpus("sample")["plot"].iloc[::6])
+    layer, head = bert_layer(bundle.encoder.checkpoint, 5), bundle.head
+    ours, theirs = bundle.predict_proba(texts), []
+    for text in texts:
+        ids = np.array([bundle.encoder.tokenizer.encode(text).ids], dtype=np.int32)
+        vector = tf.reduce_mean(layer([ids, np.zeros_like(ids)], training=False), axis=1)
+        hidden = tf.nn.relu(vector @ head.kernel_1 + head.bias_1)
+        theirs.append(tf.sigmoid(hidden @ head.kernel_2 + head.bias_2)[0].numpy())
+    theirs = np.array(theirs)
+    sure = np.abs(theirs - bundle.threshold) > 1e-4
+    assert sure.mean() > 0.99 and ((ours >= bundle.threshold) == (theirs >= bundle.threshold))[sure].all()
+
+
+def test_the_second_to_last_layer_never_computes_the_last(tiny):
+    from bert_genres.embeddings import bert_graph
+
+    count = lambda n: sum(op.get_type_name() == "MatMul" for op in bert_graph(Checkpoint(tiny["hf"]), n).get_ops())
+    assert count(3) - count(2) == count(2) - count(1) == 6
+    assert BertEncoder(tiny["hf"], max_seq_len=16, layer=-2).encode(["a"]).shape == (1, 24)
