@@ -2,17 +2,22 @@
 # make test         runs every check
 # Each sets itself up first: Python 3.11 to 3.13, make and a package registry are all it needs.
 CORPUS ?= sample
+# another encoder than the packaged MiniLM: a folder or a hub id
+MODEL ?=
 PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell python$(v) -c 'print("python$(v)")' 2>/dev/null)) python3)
 BIN := .venv/bin
-export PYTHONHASHSEED := 0
+export MODEL
 
 .PHONY: reproduce test setup lab docs readme notebooks bench lock clean
 
 reproduce: setup
 	@$(BIN)/python scripts/reproduce.py "$(CORPUS)"
 
+# The notebooks hold checks of their own, so running them is the first half of the tests.
 test: setup
-	@$(BIN)/python scripts/check.py
+	@$(BIN)/python scripts/reproduce.py sample
+	@$(BIN)/ruff check nbs tests scripts benchmarks setup.py
+	@$(BIN)/pytest
 
 setup: .venv/.ready
 
@@ -37,6 +42,8 @@ readme: setup
 # Runs the notebooks on the sample and stores their outputs in nbs/.
 notebooks: setup
 	@$(BIN)/python scripts/reproduce.py sample --store
+	@$(BIN)/nbdev_clean
+	@$(BIN)/python scripts/readme.py
 
 bench: setup
 	@$(BIN)/python benchmarks/rest.py

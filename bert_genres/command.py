@@ -23,15 +23,18 @@ import bert_genres
 from bert_genres.data import (
     InputError,
     atomic_path,
+    cell_text,
+    check_fields,
     load_corpus,
     needs_pyarrow,
     progress,
     split_all_rows,
     split_article,
     split_corpus,
+    text_error,
 )
 from .embeddings import MINILM, POOLINGS, BertEncoder
-from .model import load_bundle, save_bundle
+from .model import check_target, load_bundle, save_bundle
 
 # %% ../nbs/12_command.ipynb #20e74c21
 def _article(films, part, seed, corpus):
@@ -58,8 +61,9 @@ def _recipe(name):
 def train(args):
     "Fit a recipe on a corpus and write its bundle."
     recipe = _recipe(args.recipe)
-    if Path(args.out).exists() and not args.force:
-        raise InputError(f"{args.out}: exists already (--force replaces it)")
+    check_target(Path(args.out), args.force)
+    if args.seed < 0:
+        raise InputError(f"--seed {args.seed}: not a number from 0 on")
     if args.all_rows and (args.record or args.split):
         raise InputError("--all-rows keeps no test rows: it goes with neither --record nor --split")
     films = load_corpus(args.corpus)
@@ -67,6 +71,8 @@ def train(args):
         part = split_all_rows(films, args.seed)
     else:
         part = split_article(films) if args.split == "article" else split_corpus(films, args.seed, args.corpus)
+    if args.record and not (part == "test").any():
+        raise InputError(f"{args.corpus}: too few films for --record, none is left to test on")
     bundle = RECIPES[recipe](films, part, args.seed, args.corpus)
     save_bundle(bundle, args.out, args.force)
     counts = ", ".join(f"{(part == p).sum():,} {p}" for p in ("train", "validation", "test") if (part == p).any())
@@ -79,8 +85,8 @@ def _record(bundle, films, args):
     from bert_genres.results import hardware, write_metrics
 
     info = bundle.info
-    split = f"-{args.split}-split" if args.split else ""
-    path = Path("results") / f"{info['corpus']}-{info['checksum'][:8]}-{info['recipe']}{split}.json"
+    more = (f"-{args.split}-split" if args.split else "") + (f"-seed{args.seed}" if args.seed else "")
+    path = Path("results") / f"{info['corpus']}-{info['checksum'][:8]}-{info['recipe']}{more}.json"
     metrics = _scores(bundle, films)
     write_metrics(path, info | {"split": args.split or "stratified", "hardware": hardware(), "metrics": metrics})
     print(f"{path}: micro-F1 {metrics['micro_f1']:.3f} on {metrics['n']:,} test films", file=sys.stderr)
@@ -131,6 +137,7 @@ def _table_rows(path):
         if path.suffix == ".csv":
             for block in pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=4096, encoding="utf-8-sig"):
                 checked(block.columns)
+                check_fields(block, path)
                 yield from ((row, None) for row in block.to_dict("records"))
         elif path.suffix == ".parquet":
             from pyarrow.parquet import ParquetFile
@@ -141,7 +148,7 @@ def _table_rows(path):
                 yield from ((row, None) for row in batch.to_pylist())
         else:
             for _, line, error in _lines(path):
-                if not line.strip():
+                if not error and not line.strip():
                     continue
                 try:
                     row = json.loads(line)
@@ -164,10 +171,7 @@ def read_texts(
     if path.suffix in (".csv", ".jsonl", ".parquet"):
         for n, (row, error) in enumerate(_table_rows(path), 1):
             key, plot = row.get("movie_id"), row.get("plot")
-            key = str(n) if key in (None, "") else str(key)
-            if not error and plot is not None and not isinstance(plot, str):
-                error = "plot is not a text"
-            yield n, key, *_checked(plot, error)
+            yield n, cell_text(key) or str(n), *_checked(plot, error)
         return
     for n, line, error in _lines(path):
         key, tab, plot = line.partition("\t") if path.suffix == ".tsv" else (str(n), "\t", line)
@@ -175,8 +179,12 @@ def read_texts(
 
 
 def _checked(plot, error):
-    plot = (plot or "").strip() if not error else ""
-    return (plot, None) if plot else (None, error or "empty plot")
+    "(plot, None), or (None, what is wrong with it)."
+    if not error and plot not in (None, "") and (wrong := text_error(plot)):
+        error = f"plot {wrong}" if wrong.startswith("has") else f"plot is {wrong}"
+    if error:
+        return None, error
+    return (plot.strip(), None) if plot and plot.strip() else (None, "empty plot")
 
 
 @contextlib.contextmanager
@@ -316,7 +324,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except (InputError, ImportError) as e:
         return _fail(e, 2)
-    except OSError as e:
+    except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as e:
+        return _fail(e, 2)
+    except OSError as e:                    # no network, no room on the disk
         return _fail(e, 3)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['METADATA', 'CMU_URL', 'CMU_ROWS', 'SAMPLE', 'PARTS', 'InputError', 'cache_dir', 'offline', 'atomic_path', 'progress',
-           'read_metadata', 'read_plots', 'needs_pyarrow', 'read_table', 'download', 'load_corpus', 'corpus_name',
-           'corpus_checksum', 'report_dir', 'set_style', 'binarize', 'label_names', 'near_duplicates', 'stratify',
-           'split_corpus', 'split_article', 'split_all_rows']
+           'read_metadata', 'read_plots', 'needs_pyarrow', 'check_fields', 'read_table', 'cell_text', 'text_error',
+           'download', 'load_corpus', 'corpus_name', 'corpus_checksum', 'report_dir', 'set_style', 'binarize',
+           'label_names', 'near_duplicates', 'stratify', 'split_corpus', 'split_article', 'split_all_rows']
 
 # %% ../nbs/00_data.ipynb #baf9506f
 import contextlib
@@ -45,22 +45,30 @@ def offline() -> bool:
     return os.environ.get("BERT_GENRES_OFFLINE", "") not in ("", "0")
 
 
+def _remove(path):
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def atomic_path(path: str | Path):
-    "A temporary path beside `path`, which becomes it at the end; on an error nothing is left behind."
-    path = Path(path)
+def atomic_path(path: str | Path, replace_folder: bool = False):
+    """A temporary path beside `path`, which becomes it at the end; on an error nothing is left behind. A file may replace
+    a file; a folder is in the way (InputError), unless the caller says that it may go."""
+    path = Path(path).absolute()
+    if path.is_dir() and not replace_folder:
+        raise InputError(f"{path}: is a folder")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("part", "old"))
     try:
         yield part
-        if path.is_dir():  # only what the caller decided to replace
-            shutil.rmtree(path)
+        if path.is_dir():
+            os.replace(path, old)  # the new one is complete: only now the old one steps aside
         os.replace(part, path)
     finally:
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
+        _remove(part)
+        _remove(old)
 
 
 
@@ -96,7 +104,7 @@ def _names(text, where):
 
 
 def _rows(text):
-    "Numbered lines (from 1), without the empty one at the end; split at line feeds alone."
+    "Numbered lines (from 1), without empty ones; split at line feeds alone."
     return ((n, line.rstrip("\r")) for n, line in enumerate(text.split("\n"), 1) if line.rstrip("\r"))
 
 
@@ -177,6 +185,12 @@ def needs_pyarrow(path: Path):
         raise InputError(f"{path}: Parquet needs pyarrow: pip install 'bert-genres[parquet]'")
 
 
+def check_fields(table: pd.DataFrame, path: Path):
+    "InputError where rows of a CSV have more fields than its header, which pandas would take for an index."
+    if not isinstance(table.index, pd.RangeIndex):
+        raise InputError(f"{path}: its rows have more fields than its header (a plot with commas needs quotation marks)")
+
+
 def read_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
     "A .csv, .jsonl or .parquet file with the columns `needed`, missing values as None. Raises InputError."
     needs_pyarrow(path)
@@ -184,9 +198,11 @@ def read_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
         elif path.suffix == ".jsonl":
-            table = pd.DataFrame([_json_row(line, path, n) for n, line in _rows(_decode(path.read_bytes(), path))])
+            rows = [_json_row(line, path, n) for n, line in _rows(_decode(path.read_bytes(), path))]
+            table = pd.DataFrame(rows, dtype=object)
         else:
             table = pd.read_csv(io.StringIO(_decode(path.read_bytes(), path)), dtype=str, keep_default_na=False)
+            check_fields(table, path)
     except InputError:
         raise
     except (ValueError, OSError) as e:  # pandas' and pyarrow's parsing errors are ValueErrors
@@ -195,6 +211,23 @@ def read_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
     if missing:
         raise InputError(f"{path}: no column {missing[0]!r} (it has: {', '.join(map(str, table.columns)) or 'none'})")
     return table.astype(object).where(table.notna(), None)
+
+
+def cell_text(value) -> str:
+    "A cell of a table as text: nothing for None, `7` for 7.0, else what it says."
+    if value is None:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def text_error(value) -> str | None:
+    "Why a cell is not a text that can be read and written; None where it is one."
+    if not isinstance(value, str):
+        return "not a text"
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return "has half a character (a lone surrogate)"
 
 
 def _json_row(line, path, n):
@@ -219,20 +252,17 @@ def _genres(value, where):
 
 def _own_table(path):
     table = read_table(path, ("plot", "genres"))
-    n = len(table)
-    ids = table["movie_id"] if "movie_id" in table else range(1, n + 1)
-    blank = pd.Series([""] * n)
-    films = pd.DataFrame({
-        "movie_id": [str(i) for i in ids],
-        "title": table.get("title", blank).map(lambda v: "" if v is None else str(v)).values,
-        "year": table.get("year", blank).map(lambda v: "" if v is None else str(v)).values,
-        "plot": table["plot"].map(lambda v: "" if v is None else v).values,
-        "genres": [_genres(v, f"{path}, row {i}") for i, v in enumerate(table["genres"], 1)]})
-    for i, plot in enumerate(films["plot"], 1):
-        if not isinstance(plot, str):
-            raise InputError(f"{path}, row {i}, plot: not a text")
-    films["plot"] = films["plot"].str.strip()
-    return films
+    rows = []
+    for i, row in enumerate(table.to_dict("records"), 1):
+        plot = "" if row["plot"] is None else row["plot"]
+        if error := text_error(plot):
+            raise InputError(f"{path}, row {i}, plot: {error}")
+        # a row number alone would mean another film in another table
+        made_up = f"row {i}, {hashlib.sha256(plot.encode()).hexdigest()[:8]}"
+        rows.append({"movie_id": cell_text(row.get("movie_id")) or made_up, "title": cell_text(row.get("title")),
+                     "year": cell_text(row.get("year")), "plot": plot.strip(),
+                     "genres": _genres(row["genres"], f"{path}, row {i}")})
+    return pd.DataFrame(rows, columns=["movie_id", "title", "year", "plot", "genres"], dtype=object)
 
 # %% ../nbs/00_data.ipynb #b43a8af3
 CMU_URL = "https://www.cs.cmu.edu/~ark/personas/data/MovieSummaries.tar.gz"
@@ -241,7 +271,8 @@ CMU_ROWS = {"metadata": 81_741, "plots": 42_306}
 
 def download(
     url: str,        # what to fetch
-    path: Path,      # where it belongs
+    path: Path,      # where it belongs; nothing is fetched if it is there
+    check=None,      # called with the complete file before it gets its name; raises if it is not the right one
 ) -> Path:
     "Fetch a file with a progress bar; an interrupted download goes on at the next call. ConnectionError without net."
     if path.exists():
@@ -256,20 +287,26 @@ def download(
         with open(part, "ab") as f:
             http_get(url, f, resume_size=f.tell(), displayed_filename=path.name)
     except Exception as e:  # whatever the transport raises, what is here is kept
-        raise ConnectionError(f"{url} cannot be fetched now ({type(e).__name__}); a next call goes on from "
-                              f"{part.stat().st_size:,} bytes") from e
+        if "416" in str(e):  # all of it is here already, or the file has changed: start anew
+            part.unlink()
+        here = part.stat().st_size if part.exists() else 0
+        raise ConnectionError(f"{url} cannot be fetched now ({type(e).__name__}); a next call goes on from {here:,} bytes") from e
+    try:
+        if check:
+            check(part)
+    except InputError:
+        part.unlink()
+        raise
     os.replace(part, path)
     return path
 
 
-def _cmu_archive():
-    path = download(CMU_URL, cache_dir() / "MovieSummaries.tar.gz")
+def _check_cmu(path):
     files = _read_archive(path)
-    rows = {"metadata": files.get("movie.metadata.tsv", "").count("\n"),
-            "plots": files.get("plot_summaries.txt", "").count("\n")}
+    rows = {kind: sum(1 for _ in _rows(files.get(name, "")))
+            for kind, name in [("metadata", "movie.metadata.tsv"), ("plots", "plot_summaries.txt")]}
     if rows != CMU_ROWS:
-        raise InputError(f"{path}: {rows} rows where the corpus has {CMU_ROWS}; delete it and try again")
-    return path
+        raise InputError(f"{CMU_URL}: {rows} rows where the corpus has {CMU_ROWS}; it was not kept")
 
 # %% ../nbs/00_data.ipynb #c8e471ef
 SAMPLE = Path(str(files("bert_genres"))) / "corpora" / "sample"
@@ -300,7 +337,9 @@ def _read_any(corpus):
     "Films, not yet cleaned, and the number of plots without metadata."
     if str(corpus) == "sample":
         return _read_cmu(SAMPLE)
-    path = _cmu_archive() if str(corpus) == "cmu" else Path(corpus)
+    path = Path(corpus)
+    if str(corpus) == "cmu":
+        path = download(CMU_URL, cache_dir() / "MovieSummaries.tar.gz", _check_cmu)
     if not path.exists():
         raise InputError(f"{corpus}: no such file or folder (nor `sample` or `cmu`)")
     if path.suffix in (".csv", ".jsonl", ".parquet"):
@@ -312,7 +351,8 @@ def _read_any(corpus):
 # %% ../nbs/00_data.ipynb #0ead6de4
 def corpus_name(corpus: str | Path) -> str:
     "A corpus's name for folders and tables: the last part of its path, without endings."
-    return Path(corpus).name.split(".")[0] or "corpus"
+    name = Path(corpus).name.split(".")[0] or "corpus"
+    return f"{name}-file" if name in ("sample", "cmu") and str(corpus) != name else name
 
 
 def corpus_checksum(films: pd.DataFrame) -> str:

@@ -54,14 +54,15 @@ def interval(draws: np.ndarray, level: float = 0.95) -> list[float]:
 
 
 def paired_difference(
-    truth, named_a, named_b,  # bool [n, labels]
+    truth, named_a, named_b,         # bool [n, labels]
+    missed: np.ndarray | int = 0,    # int [n], as in `f1_scores`
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, dict]:         # for each F1: the difference a - b and its 95 % interval
     "Two systems on the same films: both are scored on the same draws, so what films have in common cancels."
     W = resample(len(truth), resamples, seed)
-    a, b = f1_scores(truth, named_a, W), f1_scores(truth, named_b, W)
-    point_a, point_b = f1_scores(truth, named_a), f1_scores(truth, named_b)
+    a, b = f1_scores(truth, named_a, W, missed), f1_scores(truth, named_b, W, missed)
+    point_a, point_b = f1_scores(truth, named_a, missed=missed), f1_scores(truth, named_b, missed=missed)
     return {k: {"difference": round(point_a[k] - point_b[k], 4), "ci95": interval(a[k] - b[k])} for k in a}
 
 # %% ../nbs/01_evaluation.ipynb #48c6a26e

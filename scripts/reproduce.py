@@ -1,8 +1,8 @@
 """Run the notebooks in order, each in a fresh kernel, on a corpus; print the ladder at the end.
 
 Executed copies, figures and metrics.json go to reports/<corpus>/. A notebook whose executed copy was made from the same
-cells, the same notebooks before it, the same corpus and the same environment is not run again, so an interrupted run picks
-up where it was.
+cells, the same notebooks before it, the same corpus, encoder and environment is not run again, so an interrupted run
+picks up where it was.
 """
 import argparse
 import base64
@@ -17,7 +17,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from bert_genres.data import InputError, atomic_path, corpus_checksum, corpus_name, load_corpus
+from bert_genres.data import InputError, atomic_path, corpus_checksum, corpus_name, load_corpus, split_corpus
 from bert_genres.results import show_ladder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,11 +25,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def stamps(notebooks, checksum):
     "What each notebook's executed copy depends on, as a chain of checksums."
-    digest = hashlib.sha256(checksum.encode() + (ROOT / "requirements.lock").read_bytes())
+    recorded = b"".join(p.read_bytes() for p in sorted((ROOT / "results").glob("*.json")))
+    digest = hashlib.sha256(f"{checksum} {os.environ.get('MODEL')}".encode() + (ROOT / "requirements.lock").read_bytes())
     for path in notebooks:
         nb = nbformat.read(path, as_version=4)
-        digest.update("\0".join(c.source for c in nb.cells if c.cell_type == "code").encode())
-        yield digest.hexdigest()
+        code = "\0".join(c.source for c in nb.cells if c.cell_type == "code")
+        digest.update(code.encode())
+        reads_results = "../results" in code
+        yield hashlib.sha256(digest.digest() + (recorded if reads_results else b"")).hexdigest()
 
 
 def execute(path, target, stamp):
@@ -71,7 +74,9 @@ def main():
     parser.add_argument("--store", action="store_true", help="copy the outputs into the notebooks")
     args = parser.parse_args()
     corpus = str(Path(args.corpus).resolve()) if Path(args.corpus).exists() else args.corpus
-    checksum = corpus_checksum(load_corpus(corpus))
+    films = load_corpus(corpus)
+    split_corpus(films, corpus=corpus)  # what cannot be split is said now, not in a notebook
+    checksum = corpus_checksum(films)
     reports = Path(os.environ.setdefault("BERT_GENRES_REPORTS", str(ROOT / "reports"))) / corpus_name(corpus)
     os.environ["CORPUS"] = corpus
     notebooks = sorted((ROOT / "nbs").glob("*.ipynb"))

@@ -86,6 +86,8 @@ BAD_TABLES = [
     ("t.jsonl", '{"plot": "a", "genres": []}\n', "no film has both"),
     ("t.jsonl", '{"movie_id": 1, "plot": "a", "genres": ["x"]}\n{"movie_id": 1, "plot": "b", "genres": ["x"]}\n',
      "id '1' stands on 2 rows"),
+    ("t.jsonl", '{"plot": "half \\ud83d", "genres": ["b"]}\n', "row 1, plot: has half a character"),
+    ("t.csv", "plot,genres\na dog, a cat,b\n", "more fields than its header"),
     ("t.parquet", b"not parquet", "cannot be read as a table"),
     ("t.txt", "a", "neither a MovieSummaries folder"),
 ]
@@ -114,6 +116,14 @@ def test_bad_archives(tmp_path, archive):
         load_corpus(truncated)
     with pytest.raises(InputError, match="not a readable archive"):
         load_corpus(write(tmp_path / "noise.tar.gz", b"noise" * 1000))
+
+
+def test_ids_of_own_tables(tmp_path):
+    rows = '{"movie_id": 7, "year": 1999, "plot": "a", "genres": ["x"]}\n{"movie_id": null, "plot": "b", "genres": ["x"]}\n'
+    films = load_corpus(write(tmp_path / "t.jsonl", rows + '{"plot": "c", "genres": ["x"]}\n'))
+    assert films.movie_id[0] == "7" and films.year[0] == "1999" and films.movie_id.is_unique
+    other = load_corpus(write(tmp_path / "u.jsonl", '{"plot": "z", "genres": ["x"]}\n' * 1))
+    assert not set(other.movie_id) & set(films.movie_id)
 
 
 def test_what_is_left_out_is_counted_aloud(tmp_path, capsys):

