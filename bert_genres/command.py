@@ -57,7 +57,7 @@ def _recipe(name):
         raise InputError(f"unknown recipe {name!r}: {', '.join(RECIPES)}, or best (now {BEST})")
     return name
 
-
+# %% ../nbs/12_command.ipynb #ecd0916d
 def train(args):
     "Fit a recipe on a corpus and write its bundle."
     recipe = _recipe(args.recipe)
@@ -163,7 +163,7 @@ def _table_rows(path):
     except (ValueError, OSError) as e:  # pandas' and pyarrow's parsing errors are ValueErrors
         raise InputError(f"{path}: not a readable table ({e})") from e
 
-
+# %% ../nbs/12_command.ipynb #55a3d954
 def read_texts(
     path: Path,      # .tsv (id, tab, plot), .csv/.jsonl/.parquet (plot, optional movie_id), else a plot a line
 ):                   # yields (row number from 1, id, plot, None), or (…, None, what is wrong)
@@ -186,7 +186,7 @@ def _checked(plot, error):
         return None, error
     return (plot.strip(), None) if plot and plot.strip() else (None, "empty plot")
 
-
+# %% ../nbs/12_command.ipynb #d687565e
 @contextlib.contextmanager
 def checked_input(source: str, skip_bad: bool = False):
     "The path of an input whose rows have all been looked at, and their number. InputError names the first bad row."
@@ -228,7 +228,7 @@ def prediction(bundle, probs: np.ndarray, named: np.ndarray) -> dict:
     return {"genres": [bundle.classes_[j] for j in order if named[j]],
             "probabilities": {bundle.classes_[j]: round(float(probs[j]), 6) for j in shown}}
 
-
+# %% ../nbs/12_command.ipynb #fe23bd6c
 def predict(args):
     "Name the genres of each text; JSON lines."
     if args.threshold is not None and not 0 < args.threshold < 1:
@@ -312,7 +312,7 @@ def _parser():
     add("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto", help="(auto)")
     return parser
 
-
+# %% ../nbs/12_command.ipynb #8880d153
 def main(argv: list[str] | None = None) -> int:
     "The command; returns its exit status."
     try:

@@ -44,7 +44,7 @@ def offline() -> bool:
     "Whether `BERT_GENRES_OFFLINE=1` forbids the network."
     return os.environ.get("BERT_GENRES_OFFLINE", "") not in ("", "0")
 
-
+# %% ../nbs/00_data.ipynb #3907088e
 def _remove(path):
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -70,8 +70,7 @@ def atomic_path(path: str | Path, replace_folder: bool = False):
         _remove(part)
         _remove(old)
 
-
-
+# %% ../nbs/00_data.ipynb #e04dc01c
 _bars = []
 
 
@@ -107,7 +106,7 @@ def _rows(text):
     "Numbered lines (from 1), without empty ones; split at line feeds alone."
     return ((n, line.rstrip("\r")) for n, line in enumerate(text.split("\n"), 1) if line.rstrip("\r"))
 
-
+# %% ../nbs/00_data.ipynb #e866e329
 def read_metadata(
     text: str,                              # the content of movie.metadata.tsv
     file: str = "movie.metadata.tsv",       # its name, for errors
@@ -156,7 +155,7 @@ def _read_archive(path):
         raise InputError(f"{path}: not a readable archive ({e})") from e
     return found
 
-
+# %% ../nbs/00_data.ipynb #0dd96026
 def _decode(data, where):
     try:
         return data.decode("utf-8-sig")
@@ -212,7 +211,7 @@ def read_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
         raise InputError(f"{path}: no column {missing[0]!r} (it has: {', '.join(map(str, table.columns)) or 'none'})")
     return table.astype(object).where(table.notna(), None)
 
-
+# %% ../nbs/00_data.ipynb #68adc9ae
 def cell_text(value) -> str:
     "A cell of a table as text: nothing for None, `7` for 7.0, else what it says."
     if value is None:
@@ -229,7 +228,7 @@ def text_error(value) -> str | None:
     except UnicodeEncodeError:
         return "has half a character (a lone surrogate)"
 
-
+# %% ../nbs/00_data.ipynb #5999c340
 def _json_row(line, path, n):
     try:
         row = json.loads(line)
@@ -300,7 +299,7 @@ def download(
     os.replace(part, path)
     return path
 
-
+# %% ../nbs/00_data.ipynb #7f7dfe24
 def _check_cmu(path):
     files = _read_archive(path)
     rows = {kind: sum(1 for _ in _rows(files.get(name, "")))
@@ -371,7 +370,7 @@ def report_dir(corpus: str | Path) -> Path:
 
 # %% ../nbs/00_data.ipynb #56507dd1
 def set_style():
-    "The figures' one style: a palette safe for colour-blind readers, on a transparent ground."
+    "The figures' one style, with a palette safe for colour-blind readers."
     import matplotlib as mpl
     import seaborn as sns
 
@@ -458,7 +457,7 @@ def split_corpus(
         raise InputError(f"{len(films)} films are too few to split into train, validation and test")
     return np.array(list(PARTS))[stratify(films, list(PARTS.values()), seed)]
 
-
+# %% ../nbs/00_data.ipynb #bdd7cdcd
 def split_article(films: pd.DataFrame) -> np.ndarray:
     "The article's: the first 80 % of the rows train, the others are its only evaluation rows."
     return np.where(np.arange(len(films)) < int(0.8 * len(films)), "train", "test")

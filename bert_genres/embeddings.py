@@ -93,7 +93,7 @@ def read_weights(folder: Path) -> dict[str, np.ndarray]:
     reader = import_tensorflow().train.load_checkpoint(str(folder / "bert_model.ckpt"))
     return {k: reader.get_tensor(k) for k in reader.get_variable_to_shape_map() if k.startswith("bert/")}
 
-
+# %% ../nbs/03_embeddings.ipynb #9aede156
 BERT_CONFIG = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size",
                "max_position_embeddings", "type_vocab_size", "hidden_act")
 
@@ -170,7 +170,8 @@ def _quiet_stderr():
 
 def import_tensorflow():
     "TensorFlow, prepared for `import bert`. Raises ImportError where that cannot be done, and says why."
-    if "tensorflow" in sys.modules and os.environ.get("TF_USE_LEGACY_KERAS") != "1":
+    prepared = "tf_keras" in sys.modules and sys.modules.get("tensorflow.python.keras") is sys.modules["tf_keras"]
+    if "tensorflow" in sys.modules and not prepared and os.environ.get("TF_USE_LEGACY_KERAS") != "1":
         raise ImportError("TensorFlow was already loaded with Keras 3: import bert_genres.embeddings and call "
                           "import_tensorflow() first, or set TF_USE_LEGACY_KERAS=1")
     if find_spec("tensorflow") is None or find_spec("bert") is None:

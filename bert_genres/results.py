@@ -37,7 +37,7 @@ def ladder(
     rows = PUBLISHED + [row(name, s) for name, s in systems.items()]
     return pd.DataFrame(rows, columns=["system", "micro_f1", "95 % interval", "macro_f1", "samples_f1", "source"])
 
-
+# %% ../nbs/08_results.ipynb #e7ed236f
 def recorded(
     folder: str | Path = "results",  # where `bert-genres train --record` wrote
 ) -> pd.DataFrame:                   # as `ladder`, with the corpus of each row
@@ -58,7 +58,7 @@ def show_ladder(metrics: dict) -> str:
     return (f"{table}\n\nMeasured on {metrics['corpus']} ({metrics['films']:,} films, checksum {metrics['checksum'][:8]}), "
             f"test rows read once, with {metrics['model']} in {metrics['precision']}, seed {metrics['seed']}.")
 
-
+# %% ../nbs/08_results.ipynb #5505dc70
 def hardware() -> str:
     "The processor's name and its number of cores, as a recorded run states them."
     name = platform.processor() or platform.machine()

@@ -11,9 +11,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def readme() -> str:
     nb = nbformat.read(ROOT / "nbs" / "index.ipynb", as_version=4)
+    nb.metadata["language_info"] = {"name": "python"}
     nb.cells = [c for c in nb.cells if not c.source.startswith("#| hide")]
+    for cell in nb.cells:
+        if cell.source.startswith("#| echo: false"):  # what it shows, without how
+            cell.source = ""
     text, _ = MarkdownExporter().from_notebook_node(nb)
     text = re.sub(r"\]\((\d\d_\w+\.ipynb)", r"](nbs/\1", text)  # links stand one folder higher
+    text = text.replace("```python\n\n```\n", "")
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

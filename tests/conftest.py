@@ -1,11 +1,15 @@
 """What several tests share: real corpora, a real bundle, the command in a process of its own."""
+import io
 import os
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
+
+from bert_genres.command import main
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHIVE = ROOT.parent / "shared" / "corpus" / "MovieSummaries.tar.gz"
@@ -28,8 +32,8 @@ def archive_texts(archive):
 
 
 @pytest.fixture(scope="session")
-def run():
-    "run(*args, stdin=…): the installed command, in a new process."
+def run_process():
+    "run_process(*args, stdin=…): the installed command, in a new process."
     def call(*args, stdin=b"", env=None, cwd=None):
         command = [str(Path(sys.executable).with_name("bert-genres")), *map(str, args)]
         return subprocess.run(command, input=stdin, capture_output=True, cwd=cwd, env=os.environ | (env or {}))
@@ -37,10 +41,32 @@ def run():
 
 
 @pytest.fixture(scope="session")
-def bundle_dir(run, tmp_path_factory):
+def run():
+    "run(*args, stdin=…): the command's own function, in this process, so that TensorFlow starts once."
+    def call(*args, stdin=b"", env=None, cwd=None):
+        streams, place = (sys.stdin, sys.stdout, sys.stderr), os.getcwd()
+        wrapped = [io.TextIOWrapper(s, encoding="utf-8", write_through=True)
+                   for s in (io.BytesIO(stdin), io.BytesIO(), io.BytesIO())]
+        sys.stdin, sys.stdout, sys.stderr = wrapped
+        try:
+            with mock.patch.dict(os.environ, env or {}):
+                os.chdir(cwd or place)
+                status = main([str(a) for a in args])
+        except SystemExit as e:  # --help and --version
+            status = e.code
+        finally:
+            sys.stdin, sys.stdout, sys.stderr = streams
+            os.chdir(place)
+        said = [w.buffer.getvalue() for w in wrapped[1:]]
+        return subprocess.CompletedProcess(args, status, *said)
+    return call
+
+
+@pytest.fixture(scope="session")
+def bundle_dir(run_process, tmp_path_factory):
     "A bundle of recipe article, trained by the command on the sample."
     folder = tmp_path_factory.mktemp("bundle") / "article"
-    done = run("train", "sample", "--recipe", "article", "--out", folder)
+    done = run_process("train", "sample", "--recipe", "article", "--out", folder)
     assert done.returncode == 0, done.stderr.decode()
     return folder
 

@@ -1,4 +1,4 @@
-"""The command as its users call it: in a process of its own, with real files, right and wrong."""
+"""The command as its users call it, with real files, right and wrong; in a process of its own where that matters."""
 import json
 import os
 import shutil
@@ -40,15 +40,15 @@ def lines(data):
     return [json.loads(line) for line in data.decode().splitlines()]
 
 
-def test_version_and_help(run):
+def test_version_and_help(run_process):
     import bert_genres
 
-    assert run("--version").stdout.decode().split() == ["bert-genres", bert_genres.__version__]
-    assert b"--no-correction" in run("predict", "--help").stdout
+    assert run_process("--version").stdout.decode().split() == ["bert-genres", bert_genres.__version__]
+    assert b"--no-correction" in run_process("predict", "--help").stdout
 
 
-def test_predict_gives_the_bundle_s_decisions_in_order(run, bundle_dir, sample, texts):
-    done = run("predict", bundle_dir, texts[".tsv"])
+def test_predict_gives_the_bundle_s_decisions_in_order(run_process, bundle_dir, sample, texts):
+    done = run_process("predict", bundle_dir, texts[".tsv"])
     assert done.returncode == 0 and done.stderr == b""
     rows = lines(done.stdout)
     bundle, films = load_bundle(bundle_dir), sample.head(30)
@@ -156,6 +156,10 @@ def test_an_empty_input_is_an_empty_output(run, bundle_dir, tmp_path):
     (tmp_path / "t.tsv").write_bytes(b"")
     assert run("encode", tmp_path / "t.tsv", "--out", tmp_path / "v.npy").returncode == 0
     assert np.load(tmp_path / "v.npy").shape == (0, 384)
+
+
+def test_a_mistake_in_a_new_process(run_process, tmp_path):
+    assert "no such file" in one_line(run_process("train", "nowhere.tar.gz", "--out", tmp_path / "b"), 2)
 
 
 def test_mistakes_are_one_line_and_status_2(run, bundle_dir, texts, tmp_path):
