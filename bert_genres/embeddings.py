@@ -242,9 +242,9 @@ def pool(
     return hidden[:, 0] if how == "cls" else hidden * mask[..., None]
 
 # %% ../nbs/03_embeddings.ipynb #0665bf91
-def bert_graph(checkpoint: Checkpoint, n_layers: int):
-    """BERT up to layer `n_layers` as an `openvino.Model`: token ids int32 [batch, tokens], 0 at padding, to float32
-    [batch, tokens, hidden]."""
+def bert_graph(checkpoint: Checkpoint, *layers: int):
+    """BERT up to the deepest of `layers` (1 the first) as an `openvino.Model`: token ids int32 [batch, tokens], 0 at
+    padding, to float32 [batch, tokens, layers x hidden], each token's states at `layers` side by side."""
     import openvino as ov
     from openvino import opset13 as op
 
@@ -267,25 +267,27 @@ def bert_graph(checkpoint: Checkpoint, n_layers: int):
     x = norm(x, "embeddings/LayerNorm")
     padding = op.convert(op.equal(ids, op.constant(np.int32(0))), "f32")
     bias = op.unsqueeze(op.multiply(padding, op.constant(np.float32(-10_000))), axis(1, 2))
-    for i in range(n_layers):
+    after = {}
+    for i in range(max(layers)):
         at = f"encoder/layer_{i}"
         q, k, v = (split(dense(x, f"{at}/attention/self/{part}")) for part in ("query", "key", "value"))
         a = op.transpose(op.scaled_dot_product_attention(q, k, v, bias), axis(0, 2, 1, 3))
         a = dense(op.reshape(a, axis(0, 0, width), True), f"{at}/attention/output/dense")
         x = norm(op.add(x, a), f"{at}/attention/output/LayerNorm")
         f = op.gelu(dense(x, f"{at}/intermediate/dense"), "tanh")
-        x = norm(op.add(x, dense(f, f"{at}/output/dense")), f"{at}/output/LayerNorm")
-    return ov.Model([x], [ids], "bert")
+        x = after[i + 1] = norm(op.add(x, dense(f, f"{at}/output/dense")), f"{at}/output/LayerNorm")
+    states = [after[n] for n in layers]
+    return ov.Model([op.concat(states, -1) if len(states) > 1 else x], [ids], "bert")
 
 # %% ../nbs/03_embeddings.ipynb #5c3d096f
 class _OpenVino:
     "Runs `bert_graph` on the processor, several batches at a time."
-    def __init__(self, checkpoint, n_layers, precision):
+    def __init__(self, checkpoint, layers, precision):
         import openvino as ov
 
         hint = {"fp32": "f32", "bf16": "bf16"}[precision]
         streams = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        compiled = ov.Core().compile_model(bert_graph(checkpoint, n_layers), "CPU", {
+        compiled = ov.Core().compile_model(bert_graph(checkpoint, *layers), "CPU", {
             "INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": streams})
         self.queue = ov.AsyncInferQueue(compiled, streams)
 
@@ -299,11 +301,11 @@ class _OpenVino:
 
 class _TensorFlow:
     "Runs bert-for-tf2: for a GPU, where `precision` fp16 is TensorFlow's automatic mixed precision."
-    def __init__(self, checkpoint, n_layers, precision):
+    def __init__(self, checkpoint, layers, precision):
         self.tf, self.half = import_tensorflow(), precision == "fp16"
-        layer = bert_layer(checkpoint, n_layers)
-        self.forward = self.tf.function(lambda ids: layer([ids, self.tf.zeros_like(ids)], training=False),
-                                        reduce_retracing=True)
+        layer = bert_layer(checkpoint, max(layers), out_layer_ndxs=[n - 1 for n in layers])
+        states = lambda ids: self.tf.concat(layer([ids, self.tf.zeros_like(ids)], training=False), -1)
+        self.forward = self.tf.function(states, reduce_retracing=True)
 
     def run(self, batches, use):
         options = self.tf.config.optimizer
@@ -348,14 +350,15 @@ class BertEncoder:
         self,
         model: str | Path | Checkpoint = MINILM,  # a name, a hub id or a folder, see `resolve_model`
         max_seq_len: int = 256,                   # tokens, [CLS] and [SEP] included
-        layer: int = -2,                          # counted from the end: -1 the last; later ones are not computed
+        layer: int | tuple[int, ...] = -2,        # -1 the last, later ones are not computed; several go side by side
         pooling: str = "mean",                    # one of `POOLINGS`
         precision: str = "auto",                  # auto, fp32, bf16 or fp16
     ):
         self.checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
         self.model, config = self.checkpoint.model, self.checkpoint.config
         depth, positions = config["num_hidden_layers"], config["max_position_embeddings"]
-        if not -depth <= layer <= -1:
+        layers = (layer,) if isinstance(layer, int) else tuple(layer)
+        if not layers or not all(-depth <= n <= -1 for n in layers):
             raise InputError(f"layer {layer}: this model has layers -{depth} to -1")
         if not 3 <= max_seq_len <= positions:
             raise InputError(f"max_seq_len {max_seq_len}: this model takes 3 to {positions} tokens")
@@ -364,7 +367,8 @@ class BertEncoder:
         self.max_seq_len, self.layer, self.pooling = max_seq_len, layer, pooling
         self.precision = resolve_precision(precision)
         self.tokenizer = wordpiece(self.checkpoint, max_seq_len)
-        width = config["hidden_size"] * (2 if pooling == "mean_max" else 1)
+        self._layers = [depth + n + 1 for n in layers]
+        width = config["hidden_size"] * len(layers) * (2 if pooling == "mean_max" else 1)
         self.shape = (max_seq_len, width) if pooling == "none" else (width,)
         self._runtime = None
 
@@ -386,8 +390,7 @@ class BertEncoder:
             return out
         if self._runtime is None:
             runtime = _TensorFlow if self.precision == "fp16" else _OpenVino
-            self._runtime = runtime(self.checkpoint, self.checkpoint.config["num_hidden_layers"] + self.layer + 1,
-                                    self.precision)
+            self._runtime = runtime(self.checkpoint, self._layers, self.precision)
         with progress(len(texts), "encoding") as bar:
             def use(rows, ids, hidden):
                 vectors = pool(hidden, ids > 0, self.pooling)

@@ -73,15 +73,16 @@ def apply_rules(
     "Turn b on wherever a is on, for all rules at once."
     rules = np.asarray(rules, dtype=int).reshape(-1, 2)
     rules = rules[np.argsort(rules[:, 0], kind="stable")]
-    n_labels = named.shape[1]
-    first = np.searchsorted(rules[:, 0], np.arange(n_labels + 1))       # where each label's rules begin
-    on = np.flatnonzero(named)                                          # few: only what is named is looked at
-    a = on % n_labels
-    on, a = on[first[a + 1] > first[a]], a[first[a + 1] > first[a]]
-    count = first[a + 1] - first[a]
-    rule = np.arange(count.sum()) + np.repeat(first[a] - np.cumsum(count) + count, count)
+    count = np.bincount(rules[:, 0], minlength=named.shape[1])   # how many rules begin at each label,
+    first = np.cumsum(count) - count                             # and where
     out = named.copy()
-    out.ravel()[np.repeat(on - a, count) + rules[rule, 1]] = True
+    cells = out.reshape(-1)
+    on = np.flatnonzero(named)                                   # few: only what is named is looked at
+    a = on % named.shape[1]
+    for k in range(count.max(initial=0)):                        # each label's k-th rule
+        more = np.flatnonzero(count[a] > k)
+        on, a = on[more], a[more]
+        cells[on - a + rules[first[a] + k, 1]] = True
     return out
 
 # %% ../nbs/05_model.ipynb #c812a37e

