@@ -47,6 +47,7 @@ notebooks: setup
 
 bench: setup
 	@$(BIN)/python benchmarks/rest.py
+	@$(BIN)/python benchmarks/cache.py
 	@$(BIN)/python benchmarks/encoder.py
 
 # Recompiles the lock from settings.ini and pyproject.toml.

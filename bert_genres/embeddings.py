@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MINILM', 'MINILM_SHA256', 'BERT_CONFIG', 'POOLINGS', 'resolve_model', 'read_weights', 'tensor', 'Checkpoint',
            'import_tensorflow', 'wordpiece', 'bert_layer', 'pad', 'pool', 'bert_graph', 'resolve_precision',
-           'BertEncoder', 'encode_cached']
+           'BertEncoder', 'vector_key', 'cache_bound', 'VectorCache', 'write_npy', 'encode_cached']
 
 # %% ../nbs/03_embeddings.ipynb #8f678cee
 import contextlib
@@ -14,17 +14,21 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tokenizers import BertWordPieceTokenizer
+from tqdm import tqdm
 
+import bert_genres
 from .data import InputError, atomic_path, cache_dir, offline, progress
 
 # %% ../nbs/03_embeddings.ipynb #511f54a7
@@ -230,9 +234,15 @@ POOLINGS = ("mean", "max", "mean_max", "cls", "none")
 def pool(
     hidden: np.ndarray,   # float32 [texts, tokens, d]
     mask: np.ndarray,     # bool [texts, tokens]: True at real tokens, [CLS] and [SEP] included
-    how: str = "mean",    # one of `POOLINGS`
+    how: str | np.ndarray = "mean",  # one of `POOLINGS`, or queries, float32 [queries, d]
 ) -> np.ndarray:          # float32 [texts, d]; mean_max [texts, 2d], mean first; none [texts, tokens, d], 0 at padding
-    "One vector a text from one a token."
+    """One vector a text from one a token. Each query gives a mean of its own, [texts, queries x d], with softmax(q · h) over
+    the text's tokens as their weights (attention pooling); a query of zeros weighs all alike, as `mean` does."""
+    if isinstance(how, np.ndarray):
+        scores = np.where(mask[..., None], hidden @ how.T, -np.inf)
+        weights = np.exp(scores - scores.max(1, keepdims=True))
+        weights /= weights.sum(1, keepdims=True)
+        return (weights.transpose(0, 2, 1) @ hidden).reshape(len(hidden), -1)
     if how == "mean":
         return np.einsum("btd,bt->bd", hidden, mask.astype(np.float32)) / mask.sum(1, keepdims=True, dtype=np.float32)
     if how == "max":
@@ -351,7 +361,7 @@ class BertEncoder:
         model: str | Path | Checkpoint = MINILM,  # a name, a hub id or a folder, see `resolve_model`
         max_seq_len: int = 256,                   # tokens, [CLS] and [SEP] included
         layer: int | tuple[int, ...] = -2,        # -1 the last, later ones are not computed; several go side by side
-        pooling: str = "mean",                    # one of `POOLINGS`
+        pooling: str | np.ndarray = "mean",       # one of `POOLINGS`, or queries, float32 [queries, d], as `pool` takes them
         precision: str = "auto",                  # auto, fp32, bf16 or fp16
     ):
         self.checkpoint = model if isinstance(model, Checkpoint) else Checkpoint(model)
@@ -362,13 +372,17 @@ class BertEncoder:
             raise InputError(f"layer {layer}: this model has layers -{depth} to -1")
         if not 3 <= max_seq_len <= positions:
             raise InputError(f"max_seq_len {max_seq_len}: this model takes 3 to {positions} tokens")
-        if pooling not in POOLINGS:
+        self._how = pooling
+        if isinstance(pooling, np.ndarray):
+            pooling = f"attention {hashlib.sha256(pooling.tobytes()).hexdigest()[:16]}"
+        elif pooling not in POOLINGS:
             raise InputError(f"unknown pooling {pooling!r}: one of {', '.join(POOLINGS)}")
         self.max_seq_len, self.layer, self.pooling = max_seq_len, layer, pooling
         self.precision = resolve_precision(precision)
         self.tokenizer = wordpiece(self.checkpoint, max_seq_len)
         self._layers = [depth + n + 1 for n in layers]
-        width = config["hidden_size"] * len(layers) * (2 if pooling == "mean_max" else 1)
+        vectors = len(self._how) if isinstance(self._how, np.ndarray) else 2 if pooling == "mean_max" else 1
+        width = config["hidden_size"] * len(layers) * vectors
         self.shape = (max_seq_len, width) if pooling == "none" else (width,)
         self._runtime = None
 
@@ -382,62 +396,261 @@ class BertEncoder:
         self,
         texts: list[str],
         normalize: bool = False,       # to length 1
-        out: np.ndarray | None = None,  # written to where given, float32 [n, *shape]: a memory-mapped file, say
+        out: np.ndarray | None = None,  # written to where given, [n, *shape], of any float type: a memory-mapped file, say
     ) -> np.ndarray:                   # float32 [n, d], rows in the input's order; [n, max_seq_len, d] without pooling
         "One vector a text."
+        with progress(len(texts), "encoding") as bar:
+            return self._encode(texts, bar, normalize, out)
+
+    def _encode(self, texts, bar, normalize=False, out=None):
         out = np.zeros((len(texts), *self.shape), dtype=np.float32) if out is None else out
         if not len(texts):
             return out
         if self._runtime is None:
             runtime = _TensorFlow if self.precision == "fp16" else _OpenVino
             self._runtime = runtime(self.checkpoint, self._layers, self.precision)
-        with progress(len(texts), "encoding") as bar:
-            def use(rows, ids, hidden):
-                vectors = pool(hidden, ids > 0, self.pooling)
-                if normalize:
-                    vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-                if self.pooling == "none":
-                    out[rows, :ids.shape[1]] = vectors
-                else:
-                    out[rows] = vectors
-                bar.update(len(rows))
 
-            self._runtime.run(self._batches(texts), use)
+        def use(rows, ids, hidden):
+            vectors = pool(hidden, ids > 0, self._how)
+            if normalize:
+                vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+            if self.pooling == "none":
+                out[rows, :ids.shape[1]] = vectors
+            else:
+                out[rows] = vectors
+            bar.update(len(rows))
+
+        self._runtime.run(self._batches(texts), use)
         return out
 
     def _batches(self, texts):
-        "Yield (rows, ids): texts of like length together, the longest first, `batch_tokens` at a time."
+        """Yield (rows, ids): texts of one length together, the longest first, `batch_tokens` at a time. A text's length in
+        the batch, its tokens rounded up to a multiple of 8, does not depend on the other texts: neither does its vector."""
         tokenize = lambda start: self.tokenizer.encode_batch(list(texts[start:start + self.window]))
         with ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(tokenize, 0)
             for start in range(0, len(texts), self.window):
                 ids = [e.ids for e in coming.result()]
                 coming = ahead.submit(tokenize, start + self.window)
-                order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-                while order:
-                    n = max(1, self.batch_tokens // len(ids[order[0]]))
-                    batch, order = order[:n], order[n:]
-                    yield np.array(batch) + start, pad([ids[i] for i in batch])
+                length = [min(-(-len(tokens) // 8) * 8, self.max_seq_len) for tokens in ids]
+                order = sorted(range(len(ids)), key=lambda i: -length[i])
+                for n, same in groupby(order, key=lambda i: length[i]):
+                    while batch := list(islice(same, max(1, self.batch_tokens // n))):
+                        yield np.array(batch) + start, pad([ids[i] for i in batch], n)
 
-# %% ../nbs/03_embeddings.ipynb #1fc94043
+# %% ../nbs/03_embeddings.ipynb #f187fd6a
+def vector_key(encoder: BertEncoder):
+    "A function from a text to its vector's key: 16 bytes, from the text and all that decides the vector beside it."
+    what = [encoder.settings, encoder.checkpoint.config, encoder.checkpoint.vocab, version("openvino"), bert_genres.__version__]
+    settings = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).digest()
+    return lambda text: hashlib.blake2b(text.encode(), digest_size=16, key=settings).digest()
+
+# %% ../nbs/03_embeddings.ipynb #9bae2507
+def cache_bound() -> int:
+    "Bytes that kept vectors may take: `BERT_GENRES_CACHE_SIZE` in GB, 10 where it is not set; 0 keeps none."
+    said = os.environ.get("BERT_GENRES_CACHE_SIZE") or "10"
+    gigabytes = float(said) if re.fullmatch(r"\d+(\.\d*)?|\.\d+", said) else -1
+    if gigabytes < 0:
+        raise InputError(f"BERT_GENRES_CACHE_SIZE={said}: not a number of gigabytes")
+    return int(gigabytes * 1e9)
+
+# %% ../nbs/03_embeddings.ipynb #64e11b71
+@contextlib.contextmanager
+def _locked(path):
+    "Wait until no other process holds the lock file `path`, ten minutes at most. Without effect where there can be none."
+    from filelock import FileLock  # here, for it takes a while to import, and prediction has no use for it
+
+    lock = FileLock(path, timeout=600)
+    with contextlib.suppress(OSError, NotImplementedError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+# %% ../nbs/03_embeddings.ipynb #3d6449f4
+class _Database(contextlib.AbstractContextManager):
+    "An SQLite file. A damaged one is started anew; one with another fault is done without, which is said once, on stderr."
+    damage = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+
+    def __init__(self, path, schema):
+        self.path, self.schema, self.fault = path, schema, None     # fault: what was said
+        self._db, self._off = None, set()
+
+    def do(self, how, action):
+        "`action`'s result on the connection, as one transaction; None where the file cannot be `how`: read, or written."
+        for again in (True, False):
+            if how in self._off:
+                return None
+            try:
+                with self._connected() as db:
+                    return action(db)
+            except (sqlite3.Error, OSError, UnicodeDecodeError) as e:   # the last: a message that quotes what is damaged
+                code = getattr(e, "sqlite_errorcode", 0)
+                if again and (code & 0xff in self.damage or isinstance(e, UnicodeDecodeError)):
+                    self._start_anew()
+                    continue
+                if not self.fault:
+                    self.fault = f"{self.path} cannot be {how} ({e}): vectors are computed, but not kept"
+                    tqdm.write(self.fault, file=sys.stderr)
+                self._off |= {how, "written"}
+
+    def _connected(self):
+        if self._db is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._opened = self._identity()
+            db = sqlite3.connect(self.path, timeout=60, isolation_level="IMMEDIATE")
+            db.text_factory = bytes                 # damage can make a text of a blob, and not one in UTF-8
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.executescript(self.schema)
+            self._db = db
+        return self._db
+
+    def _identity(self):
+        return os.stat(self.path).st_ino if self.path.exists() else None
+
+    def _start_anew(self):
+        with _locked(self.path.parent / "locks" / "anew"), contextlib.suppress(OSError):
+            if self._identity() == self._opened:    # else another process has just done it
+                tqdm.write(f"{self.path} is damaged and is started anew", file=sys.stderr)
+                for end in ("-journal", ""):
+                    Path(f"{self.path}{end}").unlink(missing_ok=True)
+        self.__exit__()
+
+    def __exit__(self, *_):
+        if self._db is not None:
+            self._db.close()
+        self._db = None
+
+# %% ../nbs/03_embeddings.ipynb #55433b8c
+def _checksum(key, data):
+    return hashlib.blake2b(key + data, digest_size=8).digest()
+
+
+def _sound(key, checksum, data):
+    return isinstance(key, bytes) and isinstance(data, bytes) and checksum == _checksum(key, data)
+
+
+def _bytes_in_use(db):
+    value = lambda name: db.execute(f"PRAGMA {name}").fetchone()[0]
+    return (value("page_count") - value("freelist_count")) * value("page_size")
+
+
+class VectorCache(_Database):
+    "Vectors (bytes) by key (16 bytes), in `vectors.sqlite` under `cache_dir()`, for any number of processes."
+    def __init__(self):
+        super().__init__(cache_dir() / "vectors.sqlite", """
+            CREATE TABLE IF NOT EXISTS vectors (id INTEGER PRIMARY KEY, key BLOB, checksum BLOB, data BLOB);
+            CREATE INDEX IF NOT EXISTS by_key ON vectors (key)""")
+        self.bound, self.full = cache_bound(), False
+
+    def get(self, keys) -> dict[bytes, bytes]:
+        "The vectors of those of `keys` that are kept and sound."
+        def read(db):
+            db.execute("BEGIN")                     # one lock on the file for all of them
+            query = "SELECT ?1, checksum, data FROM vectors WHERE key = ?1"
+            return [row for key in keys for row in db.execute(query, [key])]
+
+        return {key: data for key, checksum, data in self.do("read", read) or [] if _sound(key, checksum, data)}
+
+    def put(self, vectors: dict[bytes, bytes]):
+        "Keep vectors, all or none. Where the room is used up, those kept first go first."
+        rows = [(key, _checksum(key, data), data) for key, data in vectors.items()]
+        if rows and self.bound and self.do("written", lambda db: self._insert(db, rows)) and not self.full:
+            self.full = True
+            tqdm.write(f"{self.path} is full, at {self.bound / 1e9:g} GB (BERT_GENRES_CACHE_SIZE): the oldest vectors make room",
+                       file=sys.stderr)
+
+    def _insert(self, db, rows):
+        db.executemany("INSERT INTO vectors (key, checksum, data) VALUES (?, ?, ?)", rows)
+        oldest = "DELETE FROM vectors WHERE id IN (SELECT id FROM vectors ORDER BY id LIMIT ?)"
+        limit, gone = self.bound - 2 * sum(len(data) for *_, data in rows), 0      # the next ones shall find room
+        while _bytes_in_use(db) > limit and (n := db.execute(oldest, [len(rows)]).rowcount):
+            gone += n
+        return gone
+
+    def verify(self) -> int:
+        "Read every vector, and drop those that are not as they were written; how many."
+        dropped, last = 0, -1
+        query = "SELECT id, key, checksum, data FROM vectors WHERE id > ? ORDER BY id LIMIT 1024"
+        page = lambda db: db.execute(query, [last]).fetchall()
+        self.do("written", lambda db: db.execute("REINDEX"))         # a damaged index hides sound vectors
+        with progress(len(self), "verifying") as bar:
+            while rows := self.do("read", page):
+                bad, last = [(i,) for i, *row in rows if not _sound(*row)], rows[-1][0]
+                self.do("written", lambda db, bad=bad: db.executemany("DELETE FROM vectors WHERE id = ?", bad))
+                dropped += len(bad)
+                bar.update(len(rows))
+        return dropped
+
+    def empty(self):
+        "Forget every vector, and give the disk back."
+        self.do("written", lambda db: db.execute("DELETE FROM vectors"))
+        self.do("written", lambda db: db.execute("VACUUM"))
+
+    def __len__(self):
+        return (self.do("read", lambda db: db.execute("SELECT count(*) FROM vectors").fetchone()) or [0])[0]
+
+# %% ../nbs/03_embeddings.ipynb #7c4b687e
+def _encode_window(encoder, cache, texts, keys, bar):
+    "One window's vectors, as {key: bytes}."
+    text_of = dict(zip(keys, texts, strict=True))                     # a text that comes twice is there once
+    found = cache.get(text_of)
+    if len(found) == len(text_of):
+        bar.update(len(texts))
+        return found
+    with _locked(cache.path.parent / "locks" / keys[0].hex()[:2]):
+        found |= cache.get(text_of.keys() - found.keys())             # what another process has computed meanwhile
+        missing = {key: text for key, text in text_of.items() if key not in found}
+        bar.update(len(texts) - len(missing))
+        vectors = encoder._encode(list(missing.values()), bar)
+        new = {key: vector.tobytes() for key, vector in zip(missing, vectors, strict=True)}
+        cache.put(new)
+    return found | new
+
+
+def _encode_stream(encoder, texts, bar):
+    "Vectors window by window, float32 [up to 1,024, *encoder.shape]; kept, but for those of every token, which are too large."
+    texts, key = iter(texts), vector_key(encoder)
+    with VectorCache() as cache:
+        while window := list(islice(texts, encoder.window)):
+            if encoder.pooling == "none":
+                yield encoder._encode(window, bar)
+            else:
+                keys = [key(text) for text in window]
+                found = _encode_window(encoder, cache, window, keys, bar)
+                yield np.frombuffer(b"".join([found[k] for k in keys]), np.float32).reshape(-1, *encoder.shape)
+
+# %% ../nbs/03_embeddings.ipynb #0f7e9e93
+def write_npy(path: str | Path, blocks, shape: tuple[int, ...]) -> int:
+    "Write blocks of float32 rows of `shape` to one .npy file as they come; it appears whole or not at all. Their number."
+    try:
+        with atomic_path(path) as part, open(part, "wb") as f:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (0, *shape)}
+            np.lib.format.write_array_header_1_0(f, header)
+            n = 0
+            for block in blocks:
+                f.write(np.ascontiguousarray(block, dtype="<f4"))
+                n += len(block)
+            f.seek(0)                              # NumPy leaves room in a header for any number of rows
+            np.lib.format.write_array_header_1_0(f, header | {"shape": (n, *shape)})
+    except OSError as e:
+        e.filename = e.filename or str(path)       # a full disk does not say whose
+        raise
+    return n
+
+
 def encode_cached(
     encoder: BertEncoder,
-    texts: list[str],
-    chunk: int = 1024,    # texts a file
-) -> np.ndarray:          # as `encoder.encode(texts)`
-    "Encode through the cache under `cache_dir()`; what is there already is only read."
-    out = np.zeros((len(texts), *encoder.shape), dtype=np.float32)
-    with progress(len(texts), "vectors") as bar:
-        for start in range(0, len(texts), chunk):
-            part = list(texts[start:start + chunk])
-            what = [encoder.settings, encoder.checkpoint.config, encoder.checkpoint.vocab, version("openvino"), part]
-            key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-            path = cache_dir() / "vectors" / f"{key}.npy"
-            if path.exists():
-                out[start:start + chunk] = np.load(path)
-            else:
-                out[start:start + chunk] = encoder.encode(part)
-                with atomic_path(path) as tmp, open(tmp, "wb") as f:
-                    np.save(f, out[start:start + chunk])
-            bar.update(len(part))
-    return out
+    texts,                           # any iterable of texts, also one larger than memory
+    out: str | Path | None = None,   # a .npy file that the vectors go to as they come
+    total: int | None = None,        # how many texts, where `texts` has no length: for the progress bar
+) -> np.ndarray:                     # as `encoder.encode(texts)`; with `out` memory-mapped
+    "Encode through the cache under `cache_dir()`: what is there is only read, what is not is computed once and kept."
+    with progress(len(texts) if hasattr(texts, "__len__") else total, "encoding") as bar:
+        blocks = _encode_stream(encoder, texts, bar)
+        if out is None:
+            return np.concatenate([np.zeros((0, *encoder.shape), np.float32), *blocks])
+        n = write_npy(out, blocks, encoder.shape)
+    return np.load(out, mmap_mode="r" if n else None)

@@ -1,4 +1,5 @@
 """The command as its users call it, with real files, right and wrong; in a process of its own where that matters."""
+import hashlib
 import json
 import os
 import shutil
@@ -227,11 +228,23 @@ def test_a_bundle_that_was_changed_is_refused(run, bundle_dir, texts, tmp_path):
     assert "checksum differs" in changed(lambda d: (d / "head.safetensors").write_bytes(b"x"))
     assert "checksum differs" in changed(lambda d: os.truncate(d / "encoder" / "model.safetensors", 10_000_000))
     assert "rows.json is missing" in changed(lambda d: (d / "rows.json").unlink())
-    assert "format 99" in changed(edit("manifest.json", '"format": 1', '"format": 99'))
+    assert "format 99" in changed(edit("manifest.json", '"format": 2', '"format": 99'))
     assert "broken JSON" in changed(lambda d: (d / "manifest.json").write_text("{"))
     assert "outside the bundle" in changed(edit("manifest.json", '"rows.json"', '"../rows.json"'))
     assert "not in its manifest" in changed(lambda d: (d / "more.json").write_text("{}"))
     assert "outside the bundle" in changed(lambda d: (d / "link").symlink_to("/etc/hostname"))
+
+
+def test_a_bundle_of_the_first_format_is_still_read(run, bundle_dir, texts, tmp_path):
+    old = shutil.copytree(bundle_dir, tmp_path / "old")
+    config, manifest = (json.loads((old / name).read_text()) for name in ("bundle.json", "manifest.json"))
+    del config["head"], config["info"]["support"], config["info"]["n_train"]      # what format 1 did not know
+    (old / "bundle.json").write_text(json.dumps(config))
+    manifest["files"]["bundle.json"] = hashlib.sha256((old / "bundle.json").read_bytes()).hexdigest()
+    (old / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
+    assert run("predict", old, texts[".tsv"]).stdout == run("predict", bundle_dir, texts[".tsv"]).stdout
+    assert "brier_skill" not in json.loads(run("evaluate", old, "sample").stdout)
+    assert "brier_skill" in json.loads(run("evaluate", bundle_dir, "sample").stdout)
 
 
 def test_a_bundle_holds_only_plain_data(bundle_dir):

@@ -1,0 +1,51 @@
+"""What the cache of vectors costs where it is empty, against plain encoding, taking turns; and how long it takes to read ten
+thousand plots from it. Takes about ten minutes on two cores. Writes results/bench-cache.json."""
+import os
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from bert_genres.data import cache_dir, load_corpus
+from bert_genres.embeddings import BertEncoder, encode_cached
+from bert_genres.results import hardware, write_metrics
+
+ROOT = Path(__file__).resolve().parent.parent
+ROUNDS, PLOTS = 5, 2048
+
+
+def timed(function, *args):
+    start = time.perf_counter()
+    result = function(*args)
+    return time.perf_counter() - start, result
+
+
+def main():
+    corpus = ROOT.parent / "shared" / "corpus" / "MovieSummaries.tar.gz"
+    texts = list(load_corpus(corpus if corpus.exists() else "sample")["plot"].head(10_000))
+    encoder, some = BertEncoder(), texts[:PLOTS]
+    encoder.encode(some[:256])
+    ways = {"plain": encoder.encode, "empty cache": lambda texts: encode_cached(encoder, texts)}
+    rounds, equal = [], True
+    with tempfile.TemporaryDirectory() as folder:
+        for k in range(ROUNDS):
+            os.environ["BERT_GENRES_CACHE"] = f"{folder}/{k}"
+            done = {name: timed(ways[name], some) for name in list(ways)[::1 if k % 2 else -1]}
+            rounds.append({name: done[name][0] for name in ways})
+            equal &= bool((done["plain"][1] == done["empty cache"][1]).all())
+        encode_cached(encoder, texts)
+        warm = median(timed(encode_cached, encoder, texts)[0] for _ in range(ROUNDS))
+        size = (cache_dir() / "vectors.sqlite").stat().st_size
+    figures = {"precision": encoder.precision, "plots encoded": len(some),
+               "plain encoding, s": median(r["plain"] for r in rounds),
+               "through an empty cache, s": median(r["empty cache"] for r in rounds),
+               "overhead": median(r["empty cache"] / r["plain"] for r in rounds) - 1, "equal vectors": equal,
+               "plots read": len(texts), "reading them from the cache, s": warm, "file, MB": size / 1e6}
+    figures = {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in figures.items()}
+    rounds = [{name: round(seconds, 2) for name, seconds in r.items()} for r in rounds]
+    write_metrics(ROOT / "results" / "bench-cache.json", {"hardware": hardware(), "figures": figures, "rounds": rounds})
+    print("\n".join(f"{k}: {v}" for k, v in figures.items()))
+
+
+if __name__ == "__main__":
+    main()
