@@ -38,10 +38,10 @@ def part(films):
 
 @pytest.fixture(scope="module")
 def small():
-    "A small setting of the recipe: two networks, one for each half."
+    "A small setting of the recipe: two networks, one for each half, on one layer."
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipes, "FOLDS", 2)
-        patch.setattr(recipes, "ROUNDS", 1)
+        patch.setattr(recipes, "LAYERS", (-1, -2))
         patch.setattr(recipes, "TOPICS", 10)
         yield
 
