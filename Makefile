@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell python$(v) -c 'print("p
 BIN := .venv/bin
 export MODEL
 
-.PHONY: reproduce test setup lab docs readme notebooks bench lock clean
+.PHONY: reproduce test setup lab docs readme notebooks record bench lock clean
 
 reproduce: setup
 	@$(BIN)/python scripts/reproduce.py "$(CORPUS)"
@@ -44,6 +44,13 @@ notebooks: setup
 	@$(BIN)/python scripts/reproduce.py sample --store
 	@$(BIN)/nbdev_clean
 	@$(BIN)/python scripts/readme.py
+
+# Scores every baseline and recipe on the test rows of CORPUS, into results/.
+record: setup
+	@$(BIN)/python scripts/reproduce.py "$(CORPUS)" --record
+	@for recipe in article frozen; do \
+	  $(BIN)/bert-genres train "$(CORPUS)" --recipe $$recipe --record --force --out reports/recorded/$$recipe || exit; done
+	@$(BIN)/python benchmarks/ablation.py "$(CORPUS)"
 
 bench: setup
 	@$(BIN)/python benchmarks/rest.py

@@ -278,6 +278,7 @@ d = { 'settings': { 'branch': 'main',
             'bert_genres.results': { 'bert_genres.results.hardware': ('results.html#hardware', 'bert_genres/results.py'),
                                      'bert_genres.results.ladder': ('results.html#ladder', 'bert_genres/results.py'),
                                      'bert_genres.results.per_label': ('results.html#per_label', 'bert_genres/results.py'),
+                                     'bert_genres.results.record': ('results.html#record', 'bert_genres/results.py'),
                                      'bert_genres.results.recorded': ('results.html#recorded', 'bert_genres/results.py'),
                                      'bert_genres.results.show_ladder': ('results.html#show_ladder', 'bert_genres/results.py'),
                                      'bert_genres.results.write_metrics': ('results.html#write_metrics', 'bert_genres/results.py')}}}

@@ -91,14 +91,10 @@ def train(args):
 
 
 def _record(bundle, films, args, seconds):
-    from bert_genres.results import hardware, write_metrics
+    from bert_genres.results import record
 
-    info = {k: v for k, v in bundle.info.items() if k != "support"}
-    more = (f"-{args.split}-split" if args.split else "") + (f"-seed{args.seed}" if args.seed else "")
-    path = Path("results") / f"{info['corpus']}-{info['checksum'][:8]}-{info['recipe']}{more}.json"
-    metrics = _scores(bundle, films)
-    write_metrics(path, info | {"split": args.split or "stratified", "hardware": hardware(), "seconds": seconds,
-                                "metrics": metrics})
+    info, metrics = {k: v for k, v in bundle.info.items() if k != "support"}, _scores(bundle, films)
+    path = record({"kind": "recipe", "split": args.split or "stratified", "seconds": seconds} | info | {"metrics": metrics})
     print(f"{path}: micro-F1 {metrics['micro_f1']:.3f} on {metrics['n']:,} test films", file=sys.stderr)
 
 # %% ../nbs/12_command.ipynb #e99ac867
