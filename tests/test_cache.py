@@ -1,4 +1,5 @@
 """The cache of vectors: killed at random moments, shared, damaged in every file, on a full disk, read-only; and streams."""
+import contextlib
 import json
 import os
 import platform
@@ -14,7 +15,6 @@ import sys
 import tempfile
 import termios
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -248,7 +248,7 @@ def kill_until_done(worker, job, cache, out, rng, **env):
 
 def test_killed_at_any_moment_and_called_again(worker, job, tmp_path):
     rng, kills = random.Random(), 0
-    while kills < 50:
+    while kills < 45:
         cache, out = tmp_path / f"cache{kills}", tmp_path / "v.npy"
         kills += kill_until_done(worker, job, cache, out, rng)
         kept = set()
@@ -294,6 +294,25 @@ def test_processes_with_other_texts_do_no_harm(worker, job, model, tmp_path):
     assert {worker.wait(pid) for pid in pids} == {0}
     for k in range(6):
         assert same(np.load(tmp_path / f"{k}.npy"), want[k * 150:k * 150 + 600])
+
+
+def test_where_another_process_starts_the_file_anew(encoder, kept, capsys):
+    texts, want, path = kept
+    with VectorCache() as one, VectorCache() as other:
+        assert len(one) == len(other) == 400
+        other.empty()
+        assert not path.exists() and len(one) == 0
+        one.put({b"k": b"1"})
+        assert other.get([b"k"]) == {b"k": b"1"}
+
+        def in_the_middle(db):
+            if one.get([b"k"]):
+                one.empty()
+            db.execute("INSERT INTO vectors (key) VALUES ('new')")
+
+        other.do("written", in_the_middle)
+        assert len(one) == 1 and one.fault is other.fault is None and capsys.readouterr().err == ""
+    assert same(encode_cached(encoder, texts), want)
 
 
 def write(path, content):
@@ -403,7 +422,7 @@ def test_what_stands_where_the_cache_should_be(encoder, kept, capsys):
         assert line.startswith(f"{path} cannot be read") and line.endswith("vectors are computed, but not kept")
 
 
-@contextmanager
+@contextlib.contextmanager
 def nobody():
     "As a user to whom the folder is read-only; root could write to it."
     if os.geteuid():
@@ -423,12 +442,12 @@ def test_a_read_only_folder_is_read_from(encoder, kept, capsys, monkeypatch):
     encoder.computed.clear()
     with tempfile.TemporaryDirectory() as open_to_all:
         os.chmod(open_to_all, 0o755)
-        for folder in ("full", "empty"):
-            folder = Path(open_to_all) / folder
+        for name in ("full", "empty", "damaged"):
+            folder = Path(open_to_all) / name
             folder.mkdir()
-            if folder.name == "full":
-                shutil.copy(path, folder)
-                (folder / path.name).chmod(0o444)
+            if name != "empty":
+                content = path.read_bytes() if name == "full" else b"no database at all"
+                write(folder / path.name, content).chmod(0o444)
             folder.chmod(0o555)
             monkeypatch.setenv("BERT_GENRES_CACHE", str(folder))
             before = files(folder)
@@ -436,13 +455,13 @@ def test_a_read_only_folder_is_read_from(encoder, kept, capsys, monkeypatch):
                 assert same(encode_cached(encoder, texts + more), np.concatenate([want, right]))
             line, = capsys.readouterr().err.splitlines()
             assert line.startswith(str(folder)) and "vectors are computed, but not kept" in line
-            assert encoder.computed == (more if folder.name == "full" else texts + more)
+            assert encoder.computed == (more if name == "full" else texts + more)
             assert files(folder) == before
             encoder.computed.clear()
             folder.chmod(0o755)
 
 
-@contextmanager
+@contextlib.contextmanager
 def small_files(limit):
     "No file of this process can grow beyond `limit` bytes."
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -453,7 +472,7 @@ def small_files(limit):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@contextmanager
+@contextlib.contextmanager
 def small_disk(folder, size):
     "A file system of `size` bytes at `folder`."
     folder.mkdir()
@@ -492,6 +511,16 @@ def test_a_full_disk(encoder, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("BERT_GENRES_CACHE", str(tmp_path / "disk"))
     remount = ["mount", "-o", "remount,size=9m", str(tmp_path / "disk")]
     full_then_not(encoder, capsys, small_disk(tmp_path / "disk", 200_000), lambda: subprocess.run(remount, check=True))
+    monkeypatch.setenv("BERT_GENRES_CACHE", str(tmp_path / "small"))
+    with small_disk(tmp_path / "small", 200_000):
+        encode_cached(encoder, some_texts(2000))
+        with open(tmp_path / "small" / "rest", "wb", 0) as f, contextlib.suppress(OSError):
+            while True:
+                f.write(b"1" * 0x1000)
+        with VectorCache() as cache:
+            cache.empty()
+            assert len(cache) == 0 and cache.fault is None
+        capsys.readouterr()
     with small_disk(tmp_path / "disk2", 0x1000):
         write(tmp_path / "disk2" / "all", b"1" * 0x1000)
         monkeypatch.setenv("BERT_GENRES_CACHE", str(tmp_path / "disk2" / "cache"))
@@ -539,7 +568,7 @@ def test_the_bound_holds_and_the_oldest_go_first(encoder, tmp_path, monkeypatch,
     assert same(encode_cached(encoder, texts), right) and path.stat().st_size <= 400_000
     monkeypatch.setenv("BERT_GENRES_CACHE_SIZE", "0.0001")                 # a smaller one holds from the next call on
     encode_cached(encoder, texts[:100])
-    assert n_kept() < n / 3
+    assert n_kept() < n / 3 and path.stat().st_size <= 100_000
     for size in ("ten", "-1", "nan", "inf", "1e3"):
         monkeypatch.setenv("BERT_GENRES_CACHE_SIZE", size)
         with pytest.raises(InputError, match=f"BERT_GENRES_CACHE_SIZE={size}"):
@@ -617,7 +646,7 @@ for n in (5_000, 50_000):
 
 
 def test_progress_on_a_terminal_and_none_in_a_pipe(model, tmp_path):
-    texts = write(tmp_path / "t.tsv", "".join(f"{i}\t{t}\n" for i, t in enumerate(some_texts(20_000))).encode())
+    texts = write(tmp_path / "t.tsv", "".join(f"{i}\t{t}\n" for i, t in enumerate(some_texts(10_000))).encode())
     command = [Path(sys.executable).with_name("bert-genres"), "encode", texts, "--out", tmp_path / "v.npy", "--model", model,
                *map(str, SETTINGS)]
     call = dict(env=os.environ | {"BERT_GENRES_CACHE": str(tmp_path)}, stdout=subprocess.PIPE)
@@ -630,7 +659,7 @@ def test_progress_on_a_terminal_and_none_in_a_pipe(model, tmp_path):
             shown += block
     os.close(ours)
     assert process.returncode == 0
-    bars = [re.fullmatch(r"encoding: +(\d+)%\|.*\| (\d+)/20000 \[\d\d:\d\d<(\?|\d\d:\d\d), +([\d.]+it/s|\?it/s)\]", part.strip())
+    bars = [re.fullmatch(r"encoding: +(\d+)%\|.*\| (\d+)/10000 \[\d\d:\d\d<(\?|\d\d:\d\d), +([\d.]+it/s|\?it/s)\]", part.strip())
             for part in shown.decode().split("\r") if "encoding" in part]
     assert len(bars) > 1 and all(bars) and any("?" not in bar[0] for bar in bars)
     counts = [int(bar[2]) for bar in bars]
