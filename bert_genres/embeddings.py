@@ -9,6 +9,7 @@ __all__ = ['MINILM', 'MINILM_SHA256', 'BERT_CONFIG', 'POOLINGS', 'resolve_model'
 
 # %% ../nbs/03_embeddings.ipynb #8f678cee
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -315,7 +316,8 @@ class _TensorFlow:
         self.tf, self.half = import_tensorflow(), precision == "fp16"
         layer = bert_layer(checkpoint, max(layers), out_layer_ndxs=[n - 1 for n in layers])
         states = lambda ids: self.tf.concat(layer([ids, self.tf.zeros_like(ids)], training=False), -1)
-        self.forward = self.tf.function(states, reduce_retracing=True)
+        any_number = lambda n: [self.tf.TensorSpec([None, n], self.tf.int32)]       # of texts; bert-for-tf2 must know the length
+        self.forward = functools.cache(lambda n: self.tf.function(states, input_signature=any_number(n)))
 
     def run(self, batches, use):
         options = self.tf.config.optimizer
@@ -323,7 +325,7 @@ class _TensorFlow:
         options.set_experimental_options({"auto_mixed_precision": self.half})
         try:
             for rows, ids in batches:
-                use(rows, ids, self.forward(self.tf.constant(ids)).numpy())
+                use(rows, ids, self.forward(ids.shape[1])(self.tf.constant(ids)).numpy())
         finally:
             options.set_experimental_options({"auto_mixed_precision": before})
 
