@@ -268,15 +268,16 @@ def encode(args):
 def cache(args):
     "Show, verify or empty the vectors kept under BERT_GENRES_CACHE, at most BERT_GENRES_CACHE_SIZE gigabytes (10)."
     with VectorCache() as kept:
+        dropped = kept.verify() if args.verify else None
         if args.empty:
             kept.empty()
-        elif args.verify:
-            print(f"verified: {kept.verify():,} damaged vectors dropped")
         n = len(kept)
-        size = kept.path.stat().st_size if kept.path.exists() else 0
-        if not kept.fault:
-            print(f"{kept.path}: {n:,} vectors, {size / 1e6:,.1f} MB of at most {kept.bound / 1e6:,.1f} MB")
-        return 3 if kept.fault else 0
+        if kept.fault:
+            return 3
+        if args.verify:
+            print(f"verified: {dropped:,} damaged vectors dropped")
+        size = kept.path.stat().st_size
+        print(f"{kept.path}: {n:,} vectors, {size / 1e6:,.1f} MB of at most {kept.bound / 1e6:,.1f} MB")
 
 # %% ../nbs/12_command.ipynb #695a9a5e
 class _Parser(argparse.ArgumentParser):
