@@ -17,6 +17,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -245,7 +246,7 @@ def text_error(value) -> str | None:
     "Why a cell is not a text that can be read and written; None where it is one."
     if not isinstance(value, str):
         return "not a text"
-    if any("\udc80" <= c <= "\udcff" for c in value if c > "\ud7ff"):
+    if re.search("[\udc80-\udcff]", value):
         return "not UTF-8"
     try:
         value.encode("utf-8")
@@ -253,16 +254,20 @@ def text_error(value) -> str | None:
         return "has half a character (a lone surrogate)"
 
 # %% ../nbs/00_data.ipynb #5999c340
+def _nearest(name, columns):
+    "The column that was probably meant by `name`, or None."
+    plain = {str(c).strip().lower(): c for c in columns}
+    return next((plain[near] for near in get_close_matches(name, plain, 1, .6)), None)
+
+
 def check_columns(columns: list[str], needed: tuple[str, ...], path: Path):
     "InputError where a table lacks a column, with the name that is nearest, or has one twice."
     for name in needed:
         if columns.count(name) > 1:
             raise InputError(f"{path}: column {name!r} stands there {columns.count(name)} times")
         if name not in columns:
-            near = get_close_matches(name, {str(c).strip().lower(): c for c in columns}, 1, .6)
-            like = [c for c in columns if near and str(c).strip().lower() == near[0]]
-            raise InputError(f"{path}: no column {name!r} " + (f"(is {like[0]!r} meant?)" if like else
-                             f"(it has: {', '.join(map(str, columns[:20])) or 'none'})"))
+            near, all_of_them = _nearest(name, columns), ", ".join(map(str, columns[:20])) or "none"
+            raise InputError(f"{path}: no column {name!r} ({f'is {near!r} meant?' if near else f'it has: {all_of_them}'})")
 
 
 def _csv_rows(text, needed, path):
@@ -279,18 +284,25 @@ def _csv_rows(text, needed, path):
         raise InputError(f"{path}, line {rows.line_num}: not readable as CSV ({e})") from e
 
 
+def _json_row(line):
+    "A line's object and None, or {} and what is wrong."
+    try:
+        row, error = json.loads(line), text_error(line)
+    except (json.JSONDecodeError, RecursionError) as e:
+        row, error = {}, text_error(line) or f"broken JSON ({getattr(e, 'msg', 'too deep')})"
+    return (row, error) if isinstance(row, dict) else ({}, error or "not a JSON object")
+
+
 def _json_rows(text, needed, path):
     columns = {}                        # a row may lack a column, but some row must have it
     for n, line in enumerate(text, 1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-            error = None if isinstance(row, dict) else "not a JSON object"
-        except (json.JSONDecodeError, RecursionError) as e:
-            row, error = {}, f"broken JSON ({getattr(e, 'msg', 'too deep')})"
-        row = row if isinstance(row, dict) else {}
+        row, error = _json_row(line)
         columns |= dict.fromkeys(row)
+        for name in needed:
+            if name not in columns and _nearest(name, columns):
+                check_columns(list(columns), (name,), path)
         yield n, row, error
     check_columns(list(columns), needed, path)
 

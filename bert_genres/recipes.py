@@ -43,7 +43,7 @@ from bert_genres.data import (
     text_error,
 )
 from .embeddings import MINILM, BertEncoder, import_tensorflow, pool
-from .evaluation import f1_scores
+from .evaluation import evaluate, f1_scores
 from .model import Bundle, Head, describe_run, fit_article, load_bundle, row_digests, save_bundle
 
 # %% ../nbs/07_recipes.ipynb #03bc9548
@@ -445,6 +445,8 @@ def fit_frozen(
     attending = _reading(encoder, queries)
     bundle = Bundle(classes, model, thresholds, attending, row_digests(films, part),
                     describe_run("frozen", films, corpus, seed, attending, Y))
+    bundle.info["scores"] = {"rows": "training rows, each judged by models that had not seen it"} | evaluate(
+        train.genres, probs, probs >= thresholds, classes)
     return bundle, {"Y": Y, "probs": probs, "net": net, "kernel": score, "name": name, "prior": kernel.prior, "power": power}
 
 # %% ../nbs/07_recipes.ipynb #b5e7f763
