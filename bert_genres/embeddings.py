@@ -9,6 +9,7 @@ __all__ = ['MINILM', 'MINILM_SHA256', 'BERT_CONFIG', 'POOLINGS', 'resolve_model'
 
 # %% ../nbs/03_embeddings.ipynb #8f678cee
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -315,7 +316,8 @@ class _TensorFlow:
         self.tf, self.half = import_tensorflow(), precision == "fp16"
         layer = bert_layer(checkpoint, max(layers), out_layer_ndxs=[n - 1 for n in layers])
         states = lambda ids: self.tf.concat(layer([ids, self.tf.zeros_like(ids)], training=False), -1)
-        self.forward = self.tf.function(states, reduce_retracing=True)
+        any_number = lambda n: [self.tf.TensorSpec([None, n], self.tf.int32)]       # of texts; bert-for-tf2 must know the length
+        self.forward = functools.cache(lambda n: self.tf.function(states, input_signature=any_number(n)))
 
     def run(self, batches, use):
         options = self.tf.config.optimizer
@@ -323,7 +325,7 @@ class _TensorFlow:
         options.set_experimental_options({"auto_mixed_precision": self.half})
         try:
             for rows, ids in batches:
-                use(rows, ids, self.forward(self.tf.constant(ids)).numpy())
+                use(rows, ids, self.forward(ids.shape[1])(self.tf.constant(ids)).numpy())
         finally:
             options.set_experimental_options({"auto_mixed_precision": before})
 
@@ -441,7 +443,9 @@ class BertEncoder:
 # %% ../nbs/03_embeddings.ipynb #f187fd6a
 def vector_key(encoder: BertEncoder):
     "A function from a text to its vector's key: 16 bytes, from the text and all that decides the vector beside it."
-    what = [encoder.settings, encoder.checkpoint.config, encoder.checkpoint.vocab, version("openvino"), bert_genres.__version__]
+    computes = ("tokenizers", "tensorflow" if encoder.precision == "fp16" else "openvino")
+    what = [encoder.settings, encoder.checkpoint.config, encoder.checkpoint.vocab, *map(version, computes),
+            bert_genres.__version__]
     settings = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).digest()
     return lambda text: hashlib.blake2b(text.encode(), digest_size=16, key=settings).digest()
 
@@ -472,11 +476,11 @@ def _locked(path):
 # %% ../nbs/03_embeddings.ipynb #3d6449f4
 class _Database(contextlib.AbstractContextManager):
     "An SQLite file. A damaged one is started anew; one with another fault is done without, which is said once, on stderr."
-    damage = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+    anew = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY_DBMOVED}
 
     def __init__(self, path, schema):
         self.path, self.schema, self.fault = path, schema, None     # fault: what was said
-        self._db, self._off = None, set()
+        self._db, self._opened, self._off = None, None, set()
 
     def do(self, how, action):
         "`action`'s result on the connection, as one transaction; None where the file cannot be `how`: read, or written."
@@ -488,7 +492,7 @@ class _Database(contextlib.AbstractContextManager):
                     return action(db)
             except (sqlite3.Error, OSError, UnicodeDecodeError) as e:   # the last: a message that quotes what is damaged
                 code = getattr(e, "sqlite_errorcode", 0)
-                if again and (code & 0xff in self.damage or isinstance(e, UnicodeDecodeError)):
+                if again and (self.anew & {code, code & 0xff} or isinstance(e, UnicodeDecodeError)):
                     self._start_anew()
                     continue
                 if not self.fault:
@@ -497,12 +501,16 @@ class _Database(contextlib.AbstractContextManager):
                 self._off |= {how, "written"}
 
     def _connected(self):
+        if self._identity() != self._opened:        # another process has started it anew
+            self.__exit__()
         if self._db is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._opened = self._identity()
             db = sqlite3.connect(self.path, timeout=60, isolation_level="IMMEDIATE")
             db.text_factory = bytes                 # damage can make a text of a blob, and not one in UTF-8
             db.execute("PRAGMA synchronous = NORMAL")
+            if self._opened is None:
+                db.execute("PRAGMA auto_vacuum = FULL")     # the new file will shrink with what is in it
             db.executescript(self.schema)
             self._db = db
         return self._db
@@ -513,10 +521,13 @@ class _Database(contextlib.AbstractContextManager):
     def _start_anew(self):
         with _locked(self.path.parent / "locks" / "anew"), contextlib.suppress(OSError):
             if self._identity() == self._opened:    # else another process has just done it
+                self._unlink()
                 tqdm.write(f"{self.path} is damaged and is started anew", file=sys.stderr)
-                for end in ("-journal", ""):
-                    Path(f"{self.path}{end}").unlink(missing_ok=True)
         self.__exit__()
+
+    def _unlink(self):
+        for end in ("-journal", ""):
+            Path(f"{self.path}{end}").unlink(missing_ok=True)
 
     def __exit__(self, *_):
         if self._db is not None:
@@ -585,9 +596,13 @@ class VectorCache(_Database):
         return dropped
 
     def empty(self):
-        "Forget every vector, and give the disk back."
-        self.do("written", lambda db: db.execute("DELETE FROM vectors"))
-        self.do("written", lambda db: db.execute("VACUUM"))
+        "Forget every vector, and give the disk back; even a full one, on which nothing could be deleted from the file."
+        def unlink(db):
+            db.execute("BEGIN IMMEDIATE")           # while no other process writes
+            self._unlink()
+
+        self.do("written", unlink)
+        self.__exit__()
 
     def __len__(self):
         return (self.do("read", lambda db: db.execute("SELECT count(*) FROM vectors").fetchone()) or [0])[0]

@@ -1,4 +1,5 @@
 """The command as its users call it, with real files, right and wrong; in a process of its own where that matters."""
+import gzip
 import hashlib
 import json
 import os
@@ -121,15 +122,30 @@ BAD_TEXTS = [
     ("t.tsv", b"1\ta plot\n2\t\xff\xfe\n", "row 2: not UTF-8"),
     ("t.csv", "text\na\n", "no column 'plot'"),
     ("t.csv", "plot,movie_id\na,1\n,2\n", "row 2: empty plot"),
-    ("t.csv", "", "not a readable table"),
+    ("t.csv", "", "no column 'plot' (it has: none)"),
+    ("t.csv", "Plots,movie_id\na,1\n", "no column 'plot' (is 'Plots' meant?)"),
+    ("t.csv", "plot,plot\na,b\n", "column 'plot' stands there 2 times"),
+    ("t.csv", 'plot\n"never closed\n', "not readable as CSV"),
+    ("t.csv", b"plot,movie_id\na,1\ncaf\xe9,2\n", "row 2: plot is not UTF-8"),
+    ("t.csv", b"plot,movie_id\na,\xe9\n", "row 1: id: not UTF-8"),
+    ("t.csv.gz", gzip.compress(b"plot\na\n\n,\n"), "row 2: empty plot"),
+    ("t.csv.gz", gzip.compress(b"plot\n" + os.urandom(9999))[:5000], "not a readable .gz file"),
+    ("t.csv.gz", b"no gzip", "not a readable .gz file"),
+    ("t.csv.zst", b"no zstd", "not a readable .zst file"),
+    ("t.jsonl.gz", gzip.compress(bytes(30_000_000)), "expands to more than 200 times"),
+    ("t.jsonl", '{"Plot": "a"}\n', "no column 'plot' (is 'Plot' meant?)"),
+    ("t.jsonl", "[" * 100_000 + "\n", "row 1: broken JSON"),
+    ("t.jsonl", '["a"]\n', "row 1: not a JSON object"),
+    ("t.jsonl", '{"plot": NaN}\n', "row 1: empty plot"),
     ("t.jsonl", '{"plot": "a"}\n{"plot"\n', "row 2: broken JSON"),
     ("t.jsonl", '{"plot": ["a"]}\n', "row 1: plot is not a text"),
     ("t.jsonl", '{"text": "a"}\n', "row 1: empty plot"),
     ("t.jsonl", b'{"plot": "a"}\n\xff\n', "row 2: not UTF-8"),
     ("t.jsonl", '{"plot": "half \\ud83d"}\n', "row 1: plot has half a character"),
-    ("t.csv", "movie_id,plot\n1,a dog, a cat\n", "more fields than its header"),
-    ("t.parquet", "no parquet", "not a readable table"),
-    ("t.docx", "a", "neither .tsv, .csv, .jsonl, .parquet nor -"),
+    ("t.csv", "movie_id,plot\n1,a dog, a cat\n", "more fields than the header"),
+    ("t.parquet", "no parquet", "not readable as Parquet"),
+    ("t.docx", "a", "neither .tsv, .csv, .jsonl, .parquet (also .gz or .zst) nor -"),
+    ("t.gz", "a", "neither .tsv"),
 ]
 
 

@@ -1,4 +1,5 @@
 """Corpora in, exactly or refused: the real corpus, and every way in which a file can be wrong."""
+import gzip
 import io
 import tarfile
 from functools import partial
@@ -6,6 +7,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from bert_genres.cooccurrence import implications
@@ -77,18 +79,25 @@ def write(path, text):
 BAD_TABLES = [
     ("t.csv", "summary,genres\na,b\n", "no column 'plot'"),
     ("t.csv", "plot\na\n", "no column 'genres'"),
-    ("t.csv", b"plot,genres\n\xff\xfe,b\n", "row 2: not UTF-8"),
-    ("t.csv", "", "cannot be read as a table"),
+    ("t.csv", b"plot,genres\n\xff\xfe,b\n", "row 1: plot: not UTF-8"),
+    ("t.csv", b"plot,genres\na,\xff\xfe\n", "row 1, genres: not UTF-8"),
+    ("t.csv", "", "no column 'plot'"),
+    ("t.csv", "plot,genre\na,b\n", "no column 'genres' \\(is 'genre' meant"),
+    ("t.csv", "plot,genres\na,\"['Drama', 'Comedy']\"\n", "row 1, genres: looks like a list written as text"),
+    ("t.csv", 'plot,genres\n"never closed,b\n', "line 2: not readable as CSV"),
+    ("t.csv.gz", b"no gzip", "not a readable .gz file"),
     ("t.jsonl", '{"plot": "a", "genres": ["b"]}\n{"plot": \n', "row 2: broken JSON"),
     ("t.jsonl", "[1]\n", "row 1: not a JSON object"),
     ("t.jsonl", '{"plot": "a", "genres": 7}\n', "row 1, genres"),
-    ("t.jsonl", '{"plot": 7, "genres": ["b"]}\n', "row 1, plot: not a text"),
+    ("t.jsonl", '{"plot": 7, "genres": ["b"]}\n', "row 1: plot: not a text"),
+    ("t.jsonl", '{"plot": "a", "genres": ["b", 7]}\n', "row 1, genres"),
+    ("t.jsonl", '{"plot": "a", "genres": {"b": 1}}\n', "row 1, genres"),
     ("t.jsonl", '{"plot": "a", "genres": []}\n', "no film has both"),
     ("t.jsonl", '{"movie_id": 1, "plot": "a", "genres": ["x"]}\n{"movie_id": 1, "plot": "b", "genres": ["x"]}\n',
      "id '1' stands on 2 rows"),
-    ("t.jsonl", '{"plot": "half \\ud83d", "genres": ["b"]}\n', "row 1, plot: has half a character"),
-    ("t.csv", "plot,genres\na dog, a cat,b\n", "more fields than its header"),
-    ("t.parquet", b"not parquet", "cannot be read as a table"),
+    ("t.jsonl", '{"plot": "half \\ud83d", "genres": ["b"]}\n', "row 1: plot: has half a character"),
+    ("t.csv", "plot,genres\na dog, a cat,b\n", "more fields than the header"),
+    ("t.parquet", b"not parquet", "not readable as Parquet"),
     ("t.txt", "a", "neither a MovieSummaries folder"),
 ]
 
@@ -116,6 +125,42 @@ def test_bad_archives(tmp_path, archive):
         load_corpus(truncated)
     with pytest.raises(InputError, match="not a readable archive"):
         load_corpus(write(tmp_path / "noise.tar.gz", b"noise" * 1000))
+    with pytest.raises(InputError, match="expands to more than 200 times"):
+        load_corpus(archive_of(tmp_path / "bomb.tar.gz", good, "1\t" + "a" * 30_000_000))
+
+
+def test_archives_that_reach_outside(tmp_path):
+    "Links and absolute paths in an archive are no files to read, and nothing is ever unpacked."
+    outside = write(tmp_path / "outside.txt", "1\ta plot from elsewhere\n")
+    with tarfile.open(tmp_path / "links.tar.gz", "w:gz") as tar:
+        for name in ("movie.metadata.tsv", "plot_summaries.txt"):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, str(outside)
+            tar.addfile(link)
+    with pytest.raises(InputError, match="has no movie.metadata.tsv"):
+        load_corpus(tmp_path / "links.tar.gz")
+    with tarfile.open(tmp_path / "paths.tar.gz", "w:gz") as tar:
+        for name, content in (("/etc/movie.metadata.tsv", META.format(i=1) + "\n"), ("../plot_summaries.txt", "1\ta plot\n")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content.encode())
+            tar.addfile(member, io.BytesIO(content.encode()))
+    before = sorted(tmp_path.rglob("*"))
+    assert load_corpus(tmp_path / "paths.tar.gz")["plot"].tolist() == ["a plot"]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_a_table_may_hold(tmp_path):
+    "A byte-order mark, carriage returns, line breaks and NULs in cells, a plot of 10 MB, compression: the same films."
+    long = "A very long story. " * 550_000
+    content = f'plot,genres\r\n"A dog,\r\nlost.\x00",Family|Drama\r\n{long},Epic\r\n'
+    plain = load_corpus(write(tmp_path / "t.csv", content.encode("utf-8-sig")))
+    assert plain["plot"].tolist() == ["A dog,\r\nlost.\x00", long.strip()]
+    assert plain.genres.tolist() == [["Family", "Drama"], ["Epic"]]
+    write(tmp_path / "u.csv", b"plot,genres\r\n" + b"".join(f"story {i},A\r\n".encode() for i in range(5000)))
+    for suffix, pack in ((".gz", gzip.compress), (".zst", pa.Codec("zstd").compress)):
+        packed = pack((tmp_path / "u.csv").read_bytes())
+        packed = load_corpus(write(tmp_path / f"u.csv{suffix}", packed if isinstance(packed, bytes) else packed.to_pybytes()))
+        assert packed.equals(load_corpus(tmp_path / "u.csv"))
 
 
 def test_ids_of_own_tables(tmp_path):

@@ -1,0 +1,102 @@
+"""The estimator among scikit-learn's own tools: clones, pipelines, cross-validation, searches; both forms of labels."""
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_matrix
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import f1_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from bert_genres.data import InputError, binarize, load_corpus
+from bert_genres.model import load_bundle
+from bert_genres.recipes import TextClassifier
+
+LABELS = ["Action", "Comedy", "Drama", "Opera", "Romance Film"]      # no film of the sample is an opera
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return list(load_corpus("sample")["plot"][:90])
+
+
+@pytest.fixture(scope="module")
+def Y():
+    return binarize(load_corpus("sample").genres[:90], LABELS)[0].astype(int)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return TextClassifier("article", max_seq_len=32)
+
+
+@pytest.fixture(scope="module")
+def fitted(small, texts, Y):
+    return clone(small).fit(texts[:60], Y[:60])
+
+
+def test_parameters_and_clones(small):
+    assert small.get_params() == {"recipe": "article", "model": "all-MiniLM-L6-v2", "max_seq_len": 32, "random_state": 0}
+    assert clone(small).set_params(random_state=3).get_params() == small.get_params() | {"random_state": 3}
+    with pytest.raises(NotFittedError):
+        small.predict(["A plot."])
+
+
+def test_an_indicator_matrix_comes_back_as_one(fitted, small, texts, Y):
+    named, probs = fitted.predict(texts[60:]), fitted.predict_proba(texts[60:])
+    assert named.shape == probs.shape == (30, 5) and named.dtype == int and not probs[:, 3].any()
+    assert fitted.classes_ == ["0", "1", "2", "3", "4"]
+    assert fitted.score(texts[60:], Y[60:]) == pytest.approx(f1_score(Y[60:], named, average="micro"))
+    for same in (pd.DataFrame(Y, columns=LABELS), csr_matrix(Y)):
+        other = clone(small).fit(texts[:60], same[:60])
+        assert (other.predict(texts[60:]) == named).all()
+    assert fitted.score(texts[60:], np.zeros((30, 5))) == 0
+
+
+def test_lists_come_back_as_lists(fitted, small, texts, Y):
+    lists = [[LABELS[j] for j in np.flatnonzero(row)] for row in Y]
+    other = clone(small).fit(texts[:60], lists[:60])
+    assert other.classes_ == ["Action", "Comedy", "Drama", "Romance Film"]
+    as_rows = binarize(other.predict(texts[60:]), LABELS)[0]
+    assert (as_rows == fitted.predict(texts[60:])).all()
+    missed = [[*labels, "Opera"] for labels in lists[60:]]                            # a label that fit never saw
+    assert other.score(texts[60:], missed) < other.score(texts[60:], lists[60:])
+
+
+def test_cross_validation_pipeline_and_search(small, texts, Y):
+    lists = [[LABELS[j] for j in np.flatnonzero(row)] for row in Y]
+    by_matrix = cross_val_score(small, texts, Y, cv=2)
+    by_lists = cross_val_score(small, texts, lists, cv=KFold(2))
+    assert by_matrix == pytest.approx(by_lists) and (by_matrix > .3).all()
+    shouting = make_pipeline(FunctionTransformer(lambda texts: [text.upper() for text in texts]), clone(small))
+    assert shouting.fit(texts[:60], Y[:60]).score(texts[60:], Y[60:]) > .3
+    search = GridSearchCV(small, {"max_seq_len": [32]}, cv=2).fit(texts, Y)
+    assert search.cv_results_["mean_test_score"] == pytest.approx([by_matrix.mean()])
+
+
+def test_saved_it_is_a_bundle_and_comes_back(fitted, texts, tmp_path):
+    folder = fitted.save(tmp_path / "own")
+    again, bundle = TextClassifier.load(folder), load_bundle(folder)
+    assert (again.predict(texts) == fitted.predict(texts)).all() and again.get_params() == fitted.get_params()
+    assert bundle.classes_ == ["0", "1", "2", "4"]
+    with pytest.raises(InputError, match="exists already"):
+        fitted.save(folder)
+
+
+@pytest.mark.parametrize("texts, Y, message", [
+    ("one text", [["a"]], "one text where a list"), (["a", " "], [["a"], ["b"]], "text 1: empty"),
+    (["a", None], [["a"], ["b"]], "text 1: not a text"), (["a", "half \ud83d"], [["a"], ["b"]], "text 1: has half"),
+    (["a", "b"], [["a"]], "2 texts, but labels for 1"), (["a"], np.array([1]), "neither an indicator"),
+    (["a"], np.array([[.5]]), "neither an indicator"), (["a"], [7], "labels of row 0"), (["a"], [["a", 7]], "labels of row 0"),
+    (["a"], pd.DataFrame([[1, 0]], columns=["x", "x"]), "two columns"), (["a"], np.array([[np.nan]]), "neither an indicator"),
+])
+def test_bad_input_is_said_before_anything_is_computed(texts, Y, message):
+    with pytest.raises(InputError, match=message):
+        TextClassifier().fit(texts, Y)
+
+
+def test_an_unknown_recipe():
+    with pytest.raises(InputError, match="unknown recipe 'nope'"):
+        TextClassifier("nope").fit(["a"], [["a"]])
