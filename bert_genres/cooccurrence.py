@@ -267,27 +267,28 @@ def chord(table: pd.DataFrame, n: int = 18):    # `implications` to a holoviews.
 def chord_figure(diagram):    # to a matplotlib figure
     "A static picture of `chord`, its names turned to be read."
     import holoviews as hv
+    import holoviews.plotting.mpl  # its backend; `hv.extension` would write scripts into the notebook
 
-    hv.extension("matplotlib", logo=False)
     fig = hv.render(diagram.opts(labels="label", node_color="label", cmap="tab20", edge_color="a", edge_cmap="tab20",
-                                 edge_alpha=.5, fig_inches=7.5, backend="matplotlib"), backend="matplotlib")
+                                 edge_alpha=.6, fig_inches=7, backend="matplotlib"), backend="matplotlib")
     for text in fig.axes[0].texts:
         if 90 < text.get_rotation() % 360 < 270:
             text.set(rotation=text.get_rotation() + 180, ha="right", rotation_mode="anchor")
     return fig
 
 
-def chord_page(diagram) -> str:    # HTML of some 1.3 MB: bokeh's script is in it, and nothing is loaded from anywhere
+def chord_page(diagram) -> str:    # HTML of some 2 MB: bokeh's script is in it, and nothing is loaded from anywhere
     "A page with `chord` to explore: hovering over a chord names both ends, P(b|a) and the films."
     import holoviews as hv
+    import holoviews.plotting.bokeh  # its backend
     from bokeh.embed import components
     from bokeh.models import HoverTool
 
-    hv.extension("bokeh", logo=False)
     hover = HoverTool(tooltips=[("genres", "@a → @b"), ("P(b|a)", "@confidence"), ("films with a", "@support"),
                                 ("films with both", "@both")])
     plot = hv.render(diagram.opts(labels="label", node_color="label", cmap="Category20", edge_color="a", edge_cmap="Category20",
-                                  tools=[hover], inspection_policy="edges", width=760, height=760), backend="bokeh")
+                                  tools=[hover], inspection_policy="edges", width=760, height=760,
+                                  backend="bokeh"), backend="bokeh")
     plot.toolbar.logo = None
     script, place = components(plot)
     library = (files("bokeh") / "server" / "static" / "js" / "bokeh.min.js").read_text(encoding="utf-8")
