@@ -22,12 +22,13 @@ def chord_of_sample():
 
 def main():
     proc_nbs(force=True)  # nbdev's processed notebooks: hidden cells gone, signatures rendered
+    (ROOT / "_proc" / "chord.html").write_text(chord_of_sample(), encoding="utf-8")
     quarto = shutil.which("quarto")
     tool = [quarto] if quarto else [str(Path(sys.executable).with_name("smalldocs"))]
     subprocess.run([*tool, "render"], cwd=ROOT / "_proc", check=True)
     shutil.rmtree(ROOT / "_docs", ignore_errors=True)
     shutil.move(ROOT / "_proc" / "_docs", ROOT / "_docs")
-    (ROOT / "_docs" / "chord.html").write_text(chord_of_sample(), encoding="utf-8")
+    shutil.copy(ROOT / "_proc" / "chord.html", ROOT / "_docs")
     print(f"_docs/ built by {'Quarto' if quarto else 'smalldocs: no quarto on PATH'}")
 
 
