@@ -51,6 +51,7 @@ record: setup
 	@for recipe in article frozen; do \
 	  $(BIN)/bert-genres train "$(CORPUS)" --recipe $$recipe --record --force --out reports/recorded/$$recipe || exit; done
 	@$(BIN)/python benchmarks/ablation.py "$(CORPUS)"
+	@$(BIN)/python benchmarks/corrections.py "$(CORPUS)"
 
 bench: setup
 	@$(BIN)/python benchmarks/rest.py
