@@ -1,5 +1,5 @@
 """What the cache of vectors costs where it is empty, against plain encoding, taking turns; how long it takes to read ten
-thousand plots from it; and the memory that a million short texts take. Takes about a quarter of an hour on two cores. Writes
+thousand plots from it; and the memory that a million short texts take. Takes about ten minutes on two cores. Writes
 results/bench-cache.json."""
 import os
 import resource
@@ -13,7 +13,7 @@ from bert_genres.embeddings import BertEncoder, encode_cached
 from bert_genres.results import hardware, write_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
-ROUNDS, PLOTS, READ, STREAM = 5, 2048, 10_000, 1_000_000
+ROUNDS, PLOTS, READ, STREAM = 5, 1024, 10_000, 1_000_000
 
 
 def timed(function, *args):
