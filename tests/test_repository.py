@@ -93,7 +93,8 @@ def test_every_recorded_figure_names_its_origin():
     for path in (ROOT / "results").glob("*.json"):
         run = json.loads(path.read_text())
         if "metrics" in run:
-            assert path.name.startswith(f"{run['corpus']}-{run['checksum'][:8]}-{run['recipe']}")
+            name = re.sub("[^a-z0-9.]+", "-", run["recipe"].lower())
+            assert path.name.startswith(f"{run['corpus']}-{run['checksum'][:8]}-{name}") and run["kind"] in ("recipe", "baseline")
             assert {"seed", "hardware", "versions", "split"} <= run.keys() and run["metrics"]["micro_f1_ci95"]
 
 
