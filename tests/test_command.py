@@ -119,7 +119,7 @@ def test_encode_writes_the_encoder_s_vectors(run, texts, sample, tmp_path):
 BAD_TEXTS = [
     ("t.tsv", "1\ta plot\n2 no tab\n", "row 2: no tab"),
     ("t.tsv", "1\ta plot\n2\t  \n", "row 2: empty plot"),
-    ("t.tsv", b"1\ta plot\n2\t\xff\xfe\n", "row 2: not UTF-8"),
+    ("t.tsv", b"1\ta plot\n2\t\xff\xfe\n", "row 2: plot is not UTF-8"),
     ("t.csv", "text\na\n", "no column 'plot'"),
     ("t.csv", "plot,movie_id\na,1\n,2\n", "row 2: empty plot"),
     ("t.csv", "", "no column 'plot' (it has: none)"),
@@ -128,7 +128,7 @@ BAD_TEXTS = [
     ("t.csv", 'plot\n"never closed\n', "not readable as CSV"),
     ("t.csv", b"plot,movie_id\na,1\ncaf\xe9,2\n", "row 2: plot is not UTF-8"),
     ("t.csv", b"plot,movie_id\na,\xe9\n", "row 1: id: not UTF-8"),
-    ("t.csv.gz", gzip.compress(b"plot\na\n\n,\n"), "row 2: empty plot"),
+    ("t.csv.gz", gzip.compress(b"plot\na\n\n \n"), "row 2: empty plot"),
     ("t.csv.gz", gzip.compress(b"plot\n" + os.urandom(9999))[:5000], "not a readable .gz file"),
     ("t.csv.gz", b"no gzip", "not a readable .gz file"),
     ("t.csv.zst", b"no zstd", "not a readable .zst file"),
@@ -163,7 +163,7 @@ def test_bad_rows_become_error_rows_where_asked(run, bundle_dir, tmp_path):
     path = tmp_path / "t.tsv"
     path.write_bytes(b"1\tA ghost haunts an inn.\n2\t\n3 no tab\n4\t\xff\n5\tA heist fails.\n")
     rows = lines(run("predict", bundle_dir, path, "--skip-bad").stdout)
-    assert [r.get("error") for r in rows] == [None, "empty plot", "no tab between id and plot", "not UTF-8", None]
+    assert [r.get("error") for r in rows] == [None, "empty plot", "no tab between id and plot", "plot is not UTF-8", None]
     assert rows[0]["id"] == "1" and rows[4]["probabilities"]
 
 
@@ -264,7 +264,7 @@ def test_a_bundle_of_the_first_format_is_still_read(run, bundle_dir, texts, tmp_
 
 
 def test_a_bundle_holds_only_plain_data(bundle_dir):
-    assert {p.suffix for p in bundle_dir.rglob("*") if p.is_file()} == {".json", ".safetensors", ".txt"}
+    assert {p.suffix for p in bundle_dir.rglob("*") if p.is_file()} == {".json", ".md", ".safetensors", ".txt"}
 
 
 def test_prediction_loads_no_tensorflow(bundle_dir):

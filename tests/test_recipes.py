@@ -72,7 +72,7 @@ def test_labels_on_every_row_and_on_one(fitted, films, part):
     assert np.isfinite(bundle.threshold).all() and (bundle.threshold > 0).all()
     always, once = (bundle.classes_.index(name) for name in ("A film", "Only here"))
     assert bundle.decide(probs)[:, always].all() and (held["probs"] >= bundle.threshold)[:, always].all()
-    assert not bundle.decide(probs)[:, once].any()
+    assert bundle.decide(probs)[:, once].mean() < .2 and probs[:, once].max() < probs[:, always].min()
     assert bundle.threshold[once] <= bundle.threshold[always]             # the rarer, the lower
 
 
