@@ -239,7 +239,7 @@ EXAMPLES = {
   bert-genres cache --verify""",
 }
 
-
+# %% ../nbs/12_command.ipynb #e7e9d385
 def _parser():
     parser = _Parser("bert-genres", description="All the genres of a film, or labels of your own, from a text.")
     parser.add_argument("--version", action="version", version=f"bert-genres {bert_genres.__version__}")

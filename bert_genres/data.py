@@ -211,7 +211,7 @@ def _unpack(path):
         return _pyarrow(path, "zstd").input_stream(str(path), compression="zstd")
     return gzip.open(path) if kind == ".gz" else open(path, "rb")
 
-
+# %% ../nbs/00_data.ipynb #b3b14b3c
 def check_packed(path: Path):
     "InputError where a compressed file is damaged, or expands to more than `EXPANDS` times its size."
     size, most = 0, EXPANDS * path.stat().st_size + 1_000_000
@@ -283,7 +283,7 @@ def _csv_rows(text, needed, path):
     except csv.Error as e:
         raise InputError(f"{path}, line {rows.line_num}: not readable as CSV ({e})") from e
 
-
+# %% ../nbs/00_data.ipynb #48e08d7c
 def _json_row(line):
     "A line's object and None, or {} and what is wrong."
     try:
@@ -321,7 +321,7 @@ def _parquet_rows(needed, path):
     except pa.ArrowException as e:
         raise InputError(f"{path}: not readable as Parquet ({str(e).splitlines()[0]})") from e
 
-
+# %% ../nbs/00_data.ipynb #2503c407
 def read_rows(
     path: Path,                        # .csv, .jsonl (either .gz or .zst as well) or .parquet
     needed: tuple[str, ...] = (),      # columns that must be there

@@ -383,7 +383,7 @@ def _inputs(states, lengths, topics, rows, queries):
         found[k] = pool(states[i, :lengths[i]][None].astype(np.float32), np.ones((1, lengths[i]), bool), queries)[0]
     return np.hstack([found, topics[rows]])
 
-
+# %% ../nbs/07_recipes.ipynb #9605d40a
 def fit_networks(
     states: np.ndarray,     # float16 [n, tokens, layers x d], as `token_states` gives them
     lengths: np.ndarray,    # int [n]
