@@ -172,7 +172,9 @@ def _decode(data, where):
 
 
 def _read_cmu(path):
-    "A MovieSummaries folder or archive: films, and how many plots had no metadata."
+    "A MovieSummaries folder or archive, or a folder with the archive: films, and how many plots had no metadata."
+    if (path / "MovieSummaries.tar.gz").is_file():
+        path = path / "MovieSummaries.tar.gz"
     if path.is_dir():
         names = ("movie.metadata.tsv", "plot_summaries.txt")
         files = {n: _decode((path / n).read_bytes(), path / n) for n in names if (path / n).is_file()}

@@ -25,6 +25,7 @@ import bert_genres
 from .data import InputError, atomic_path, binarize, corpus_checksum, corpus_name, label_names, progress
 from .embeddings import BertEncoder, Checkpoint, encode_cached, import_tensorflow
 from .evaluation import evaluate
+from .focal_loss import focal_loss
 
 # %% ../nbs/05_model.ipynb #4f4ab896
 @dataclasses.dataclass
@@ -68,7 +69,10 @@ def fit_head(
     keras.utils.set_random_seed(seed)
     model = keras.Sequential([keras.layers.Dense(512, activation="relu"), keras.layers.Dropout(0.8),
                               keras.layers.Dense(Y.shape[1])])
-    loss = keras.losses.BinaryFocalCrossentropy(True, alpha=alpha, gamma=gamma, from_logits=True)
+    if gamma < 1:          # there Keras' gradient can be infinite
+        loss = tf.autograph.experimental.do_not_convert(lambda y, logits: focal_loss(y, logits, gamma, alpha))
+    else:
+        loss = keras.losses.BinaryFocalCrossentropy(True, alpha=alpha, gamma=gamma, from_logits=True)
     model.compile("adam", loss, metrics=[keras.metrics.AUC(from_logits=True, name="auc")])
     with progress(epochs, "training") as bar:
         tick = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: bar.update())
@@ -76,6 +80,8 @@ def fit_head(
             validation = (validation[0], validation[1].astype(np.float32))
         history = model.fit(vectors, Y.astype(np.float32), batch_size, epochs, verbose=0, callbacks=[tick],
                             validation_data=validation)
+    if not np.isfinite(history.history["loss"]).all():
+        raise InputError(f"the training diverged: gamma {gamma}, alpha {alpha}, batches of {batch_size}")
     return Head(*model.get_weights()), pd.DataFrame(history.history)
 
 # %% ../nbs/05_model.ipynb #87daa59c
@@ -286,6 +292,7 @@ def fit_article(
     seed: int = 0,
     encoder: BertEncoder | None = None,  # the packaged MiniLM with the article's settings
     corpus: str = "own",            # its name, for the record
+    **settings,                     # of `fit_head`, where they are not the article's
 ) -> tuple[Bundle, pd.DataFrame]:   # the bundle, without rules, and the training curves
     "The article's recipe on the training rows. It chooses nothing: threshold and epochs are the article's."
     encoder = encoder or BertEncoder()
@@ -293,7 +300,7 @@ def fit_article(
     train, watched = part == "train", part == "validation"
     classes = label_names(films.genres[train])
     Y = binarize(films.genres, classes)[0]
-    head, curves = fit_head(V[train], Y[train], (V[watched], Y[watched]) if watched.any() else None, seed)
+    head, curves = fit_head(V[train], Y[train], (V[watched], Y[watched]) if watched.any() else None, seed, **settings)
     bundle = Bundle(classes, head, 0.20, encoder, row_digests(films, part),
                     describe_run("article", films, corpus, seed, encoder, Y[train]))
     if watched.any():
