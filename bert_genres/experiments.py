@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POINT', 'DEFAULTS', 'RANGES', 'CURVES', 'ARTIFACTS', 'PACKAGE', 'MONGO', 'SCORES', 'parse_grid', 'configurations',
-           'decide_crosswise', 'run_once', 'full_config', 'run_grid', 'read_runs', 'read_curves', 'compare',
+           'decide_crosswise', 'run_once', 'run_origin', 'run_grid', 'read_runs', 'read_curves', 'compare',
            'record_points']
 
 # %% ../nbs/09_experiments.ipynb #32762adf
@@ -185,13 +185,14 @@ def _reach_database():
 
 # %% ../nbs/09_experiments.ipynb #a8b2c8ce
 def run_once(
-    config: dict,              # as `full_config` makes it, or as a run stored it
+    config: dict,              # settings and `run_origin`, or what another run stored
     films: pd.DataFrame,
     part: np.ndarray,          # str [films]: train, validation, test; test rows play no part
     folder: str | Path,        # of all runs
 ) -> tuple[str, str | None]:   # the run's id, and what happened to the database, if something did
     "One run, recorded. OSError where the record could not be written in full."
     Path(folder).mkdir(parents=True, exist_ok=True)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)                # many models are trained: nothing to warn of
     experiment = Experiment("bert-genres", base_dir=str(PACKAGE), interactive=True, save_git_info=bool(shutil.which("git")))
     experiment.logger = logging.getLogger("bert_genres.experiments")
     experiment.logger.setLevel(logging.CRITICAL)                           # exceptions say it
@@ -227,14 +228,14 @@ def _is_complete(entry):
     return entry.get("status") == "COMPLETED" and set(ARTIFACTS) <= set(entry.get("artifacts", []))
 
 # %% ../nbs/09_experiments.ipynb #19e5b8a7
-def full_config(setting: dict, films: pd.DataFrame, corpus, model: str | Path = MINILM) -> dict:
-    "All that decides a run's result: settings, corpus, encoder, code."
-    encoder = BertEncoder(model, setting["max_seq_len"], setting["layer"])      # InputError where it has no such layer or length
+def run_origin(films: pd.DataFrame, corpus, model: str | Path = MINILM) -> dict:
+    "What decides a run's result beside its settings: corpus, encoder, code."
     modules = ("data", "evaluation", "baselines", "embeddings", "focal_loss", "model")
     code = [(PACKAGE / f"{name}.py").read_text() for name in modules] + [inspect.getsource(f) for f in (_train, decide_crosswise)]
-    return setting | {"model": str(model), "weights": encoder.checkpoint.sha256, "precision": encoder.precision,
-                      "corpus": corpus_name(corpus), "checksum": corpus_checksum(films),
-                      "code": hashlib.sha256("".join(code).encode()).hexdigest()}
+    encoder = BertEncoder(model)
+    return {"model": str(model), "weights": encoder.checkpoint.sha256, "precision": encoder.precision,
+            "corpus": corpus_name(corpus), "checksum": corpus_checksum(films),
+            "code": hashlib.sha256("".join(code).encode()).hexdigest()}
 
 # %% ../nbs/09_experiments.ipynb #a83303fb
 def _leave_with(parent):
@@ -275,15 +276,17 @@ def run_grid(
     part = split_corpus(films, corpus=corpus)
     if not (part == "validation").any():
         raise InputError(f"{corpus}: too few films, none is left to validate on")
-    configs = [full_config(setting, films, corpus, model) for setting in configurations(grid)]
+    origin = run_origin(films, corpus, model)
+    configs = [setting | origin for setting in configurations(grid)]
+    encoders = [BertEncoder(model, *how) for how in dict.fromkeys((c["max_seq_len"], c["layer"]) for c in configs)]
     _reach_database()
     Path(folder).mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(Path(folder) / ".lock", timeout=0), progress(len(configs), "runs") as bar:
             todo = [c for c in configs if c not in _completed(folder)]
             bar.update(len(configs) - len(todo))
-            for length, layer in dict.fromkeys((c["max_seq_len"], c["layer"]) for c in todo):
-                encode_cached(BertEncoder(model, length, layer), list(films["plot"]))
+            for encoder in encoders if todo else []:
+                encode_cached(encoder, list(films["plot"]))
             faults = []
             for _, lost in _run_all(todo, films, part, folder, jobs):
                 bar.update()
@@ -391,5 +394,6 @@ def record_points(points: pd.DataFrame, films: pd.DataFrame, part: np.ndarray, c
     rows = json.loads(points.round(4).to_json(orient="records"))
     path = Path(folder) / f"{corpus_name(corpus)}-{checksum[:8]}-experiments.json"
     write_metrics(path, {"corpus": corpus_name(corpus), "checksum": checksum, "hardware": hardware(), "rows": "validation",
-                         "versions": {p: version(p) for p in ("bert-genres", "tensorflow", "openvino", "numpy")}, "n": int((part == "validation").sum()), "points": rows})
+                         "versions": {p: version(p) for p in ("bert-genres", "tensorflow", "openvino", "numpy")},
+                         "n": int((part == "validation").sum()), "points": rows})
     return path

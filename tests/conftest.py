@@ -1,6 +1,8 @@
 """What several tests share: real corpora, a real bundle, the command in a process of its own."""
+import contextlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -77,3 +79,16 @@ def one_line(done, status):
     assert done.returncode == status, (done.returncode, lines[-3:])
     assert len(lines) == 1 and lines[0].startswith("bert-genres: ") and "Traceback" not in lines[0], lines
     return lines[0]
+
+
+@contextlib.contextmanager
+def small_disk(folder, size):
+    "A file system of `size` bytes at `folder`."
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a small disk here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from conftest import one_line
+from conftest import one_line, small_disk
 from safetensors.numpy import save_file
 from test_encoder import CONFIG, VOCAB
 
@@ -473,19 +473,6 @@ def small_files(limit):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@contextlib.contextmanager
-def small_disk(folder, size):
-    "A file system of `size` bytes at `folder`."
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("may not mount a small disk here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def full_then_not(encoder, capsys, full, room):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import one_line
+from conftest import one_line, small_disk
 
 from bert_genres.data import SAMPLE, load_corpus, split_corpus
 from bert_genres.embeddings import BertEncoder
@@ -351,6 +351,33 @@ def test_own_table_from_training_to_prediction(run, tmp_path):
     done = run("predict", tmp_path / "b", "-", stdin=b"The website is down again, the server cannot be reached.\n")
     row = lines(done.stdout)[0]
     assert row["probabilities"]["outage"] > row["probabilities"]["billing"]
+
+
+def test_no_room_left_is_one_line_and_leaves_nothing(run, bundle_dir, texts, tmp_path):
+    (tmp_path / "many.tsv").write_text(texts[".tsv"].read_text() * 40)
+    disk = tmp_path / "disk"
+    with small_disk(disk, 500_000):
+        for call in (("predict", bundle_dir, tmp_path / "many.tsv", "--out", disk / "p.jsonl"),
+                     ("train", "sample", "--recipe", "article", "--out", disk / "bundle")):
+            assert "No space left" in one_line(run(*call), 3)
+            assert list(disk.iterdir()) == []
+        call = ("train", "sample", "--recipe", "frozen", "--out", tmp_path / "bundle")
+        assert "training needs" in one_line(run(*call, env={"BERT_GENRES_CACHE": str(disk)}), 3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["disk", "many.tsv"]
+
+
+def test_a_full_standard_output_is_one_line(bundle_dir, texts):
+    with open("/dev/full", "wb") as full:
+        call = [str(Path(sys.executable).with_name("bert-genres")), "predict", str(bundle_dir), str(texts[".tsv"])]
+        done = subprocess.run(call, stdout=full, stderr=subprocess.PIPE)
+    assert "No space left" in one_line(done, 3)
+
+
+def test_labels_that_tell_nothing_apart(run, tmp_path):
+    rows = "".join(f"story number {i} of a dog and a cat {i * 7},pets\n" for i in range(40))
+    (tmp_path / "t.csv").write_text("plot,genres\n" + rows)
+    assert "nothing to tell apart" in one_line(run("train", tmp_path / "t.csv", "--out", tmp_path / "b"), 2)
+    assert [p.name for p in tmp_path.iterdir()] == ["t.csv"]
 
 
 def test_unknown_files_of_the_package_are_absent():

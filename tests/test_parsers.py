@@ -2,6 +2,7 @@
 import csv
 import gzip
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from bert_genres.command import read_texts
 from bert_genres.data import InputError, load_corpus, read_metadata, read_plots, read_rows, text_error
 
-settings.register_profile("ci", max_examples=150, deadline=None, derandomize=True)
-settings.load_profile("ci")
+# FUZZ=20000 pytest tests/test_parsers.py looks longer, and elsewhere each time
+settings.register_profile("here", max_examples=int(os.environ.get("FUZZ", 150)), deadline=None, derandomize="FUZZ" not in os.environ)
+settings.load_profile("here")
 
 cells = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 # bytes that look a little like a table, so that the readers get further than the first line

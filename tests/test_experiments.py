@@ -1,0 +1,284 @@
+"""Grids on the real file store, killed and gone on with; a real server that speaks MongoDB's protocol, also one that dies."""
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import one_line
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from bert_genres.data import load_corpus, split_corpus
+from bert_genres.embeddings import BertEncoder
+from bert_genres.experiments import (
+    DEFAULTS,
+    compare,
+    decide_crosswise,
+    parse_grid,
+    read_curves,
+    read_runs,
+    run_grid,
+    run_once,
+    run_origin,
+)
+
+SHORT = {"epochs": [2], "max_seq_len": [32]}
+SECRET = "pa55-w0rd"
+
+
+def files_of(folder, runs, name="head.safetensors"):
+    return [(Path(folder) / run / name).read_bytes() for run in runs.id]
+
+
+def test_the_same_grid_side_by_side_gives_the_same_runs(tmp_path):
+    grid = SHORT | {"gamma": [0.0, 2.0], "seed": [0, 1]}
+    one, two = run_grid("sample", grid, tmp_path / "one"), run_grid("sample", grid, tmp_path / "two", jobs=2)
+    assert len(one) == 4 and list(one.gamma) == [0, 0, 2, 2] and list(one.seed) == [0, 1, 0, 1]
+    varying = ["id", "start", "seconds"]
+    pd.testing.assert_frame_equal(one.drop(columns=varying), two.drop(columns=varying))
+    assert files_of(tmp_path / "one", one) == files_of(tmp_path / "two", two)
+    assert len(set(files_of(tmp_path / "one", one))) == 4
+
+
+def test_a_grid_over_gamma_and_batch_size_encodes_each_plot_once(tmp_path):
+    counted, encode = [], BertEncoder._encode
+
+    def counting(self, texts, *args):
+        counted.extend(texts)
+        return encode(self, texts, *args)
+
+    place = {"BERT_GENRES_CACHE": str(tmp_path / "cache")}
+    with mock.patch.dict(os.environ, place), mock.patch.object(BertEncoder, "_encode", counting):
+        run_grid("sample", SHORT | {"gamma": [1.0, 2.0], "batch_size": [64, 128]}, tmp_path / "runs")
+    assert len(counted) == len(load_corpus("sample"))
+
+
+def test_test_rows_play_no_part(tmp_path):
+    films = load_corpus("sample")
+    part = split_corpus(films, corpus="sample")
+    config = DEFAULTS | {"epochs": 2, "max_seq_len": 32} | run_origin(films, "sample")
+    other = films.copy()
+    rng, tested = np.random.default_rng(0), np.flatnonzero(part == "test")
+    for column in ("plot", "genres"):
+        other.loc[tested, column] = other.loc[rng.permutation(tested), column].to_numpy()
+    first, second = (run_once(config, f, part, tmp_path)[0] for f in (films, other))
+    results = [json.loads((tmp_path / run / "run.json").read_text())["result"] for run in (first, second)]
+    assert results[0] == results[1] and results[0]["micro_f1"] > 0
+
+
+def descendants(pid):
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()
+    return [int(p) for child in found for p in (child, *descendants(child))]
+
+
+def alive(pid):
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return bool(state) and not state.startswith("Z")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_killed_grid_goes_on_with_what_is_missing(tmp_path, run_process, jobs):
+    call = ["experiment", "sample", "--grid", "gamma=0,1,2,3", "--grid", "epochs=40", "--grid", "max_seq_len=32"]
+    call += ["--jobs", str(jobs)]
+    process = subprocess.Popen([str(Path(sys.executable).with_name("bert-genres")), *call], cwd=tmp_path,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    (tmp_path / "runs").mkdir(exist_ok=True)
+    while process.poll() is None and (runs := read_runs(tmp_path / "runs")).status.nunique() < 2:
+        time.sleep(.05)                                                  # until one is complete and one under way
+    helpers = descendants(process.pid)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    for _ in range(100):
+        if not any(map(alive, helpers)):
+            break
+        time.sleep(.1)
+    assert not any(map(alive, helpers))                                  # workers leave with whoever started them
+    before = {run: (tmp_path / "runs" / run / "run.json").stat().st_mtime_ns for run in runs.id[runs.status == "COMPLETED"]}
+    assert 0 < len(before) < 4
+    done = run_process(*call, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    assert all((tmp_path / "runs" / run / "run.json").stat().st_mtime_ns == t for run, t in before.items())
+    runs = read_runs(tmp_path / "runs")
+    assert sorted(runs.gamma[runs.status == "COMPLETED"]) == [0, 1, 2, 3]
+    assert runs[runs.status == "UNFINISHED"].micro_f1.isna().all()
+    assert len(done.stdout.decode().splitlines()) == 5
+
+
+def test_a_record_cut_short_counts_for_nothing(tmp_path):
+    runs = run_grid("sample", SHORT, tmp_path)
+    for name in ("run.json", "config.json"):
+        path = tmp_path / runs.id[0] / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:len(whole) // 2])
+        again = run_grid("sample", SHORT, tmp_path)
+        assert again.id[0] != runs.id[0] and again.micro_f1[0] == runs.micro_f1[0]
+        path.write_bytes(whole)
+        for p in (tmp_path / again.id[0]).iterdir():
+            p.unlink()
+        (tmp_path / again.id[0]).rmdir()
+
+
+def test_other_code_is_another_config():
+    films = load_corpus("sample")
+    origin = run_origin(films, "sample")
+    with mock.patch("bert_genres.experiments.decide_crosswise", one_line):
+        assert run_origin(films, "sample")["code"] != origin["code"]
+    assert run_origin(films, "sample") == origin
+
+
+def test_crosswise_decisions_are_by_the_other_half_s_threshold():
+    rng = np.random.default_rng(0)
+    truth, probs = rng.random((40, 5)) < .3, rng.random((40, 5))
+    named, changed = decide_crosswise(truth, probs), truth.copy()
+    changed[::2] ^= True                                                  # what is true of the even rows
+    assert (decide_crosswise(changed, probs)[::2] == named[::2]).all()    # decides nothing about the even rows,
+    assert (decide_crosswise(changed, probs)[1::2] != named[1::2]).any()  # but about the odd ones
+
+
+def test_compare_counts_a_film_s_errors_over_all_seeds(tmp_path):
+    films = load_corpus("sample")
+    part = split_corpus(films, corpus="sample")
+    runs = run_grid("sample", SHORT | {"epochs": [8], "batch_size": [32, 128], "seed": [0, 1]}, tmp_path)
+    table = compare(runs, tmp_path, films, part)
+    assert list(table.batch_size) == [32, 128] and list(table.seeds) == [[0, 1], [0, 1]]
+    for row in table.itertuples():
+        mine = runs[runs.batch_size == row.batch_size]
+        assert row.micro_f1 == pytest.approx(mine.micro_f1.mean())
+        assert row.sd == pytest.approx(abs(np.diff(mine.micro_f1)[0]) / 2 ** .5)
+    assert table.difference.isna().tolist() == [True, False]              # the first, for the article's 256 tokens are not here
+    assert table.low[1] <= table.difference[1] <= table.high[1] and table.low[1] < table.high[1]
+
+
+# --- the command's mistakes
+
+
+@pytest.mark.parametrize("flags, status, said", [
+    (["--grid", "gama=1"], 2, "is 'gamma' meant"),
+    (["--grid", "gamma=x"], 2, "numbers are needed"),
+    (["--grid", "batch_size=1e3"], 2, "whole numbers"),
+    (["--grid", "gamma"], 2, "numbers are needed"),
+    (["--grid", "gamma=1", "--grid", "gamma=2"], 2, "given twice"),
+    (["--grid", "seed=-1"], 2, "not between 0"),
+    (["--grid", "layer=-9"], 2, "layers -6 to -1"),
+    (["--grid", "max_seq_len=2"], 2, "not between 3"),
+    (["--jobs", "0"], 2, "--jobs 0"),
+    (["--model", "no/folder/here"], 2, "no/folder/here"),
+    (["--runs", "taken"], 2, "taken"),
+])
+def test_bad_grids_are_refused_in_one_line_and_leave_nothing(run, tmp_path, flags, status, said):
+    (tmp_path / "taken").write_text("a file")
+    line = one_line(run("experiment", "sample", *flags, cwd=tmp_path, env={"BERT_GENRES_OFFLINE": "1"}), status)
+    assert said in line
+    assert os.listdir(tmp_path) == ["taken"]
+
+
+def test_two_grids_do_not_share_a_folder_at_once(run, tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "runs").mkdir()
+    with FileLock(tmp_path / "runs" / ".lock"):
+        assert "another process" in one_line(run("experiment", "sample", cwd=tmp_path), 2)
+
+
+def test_without_sacred_one_line_says_what_to_install(run, tmp_path):
+    with mock.patch("bert_genres.command.find_spec", return_value=None):
+        assert "pip install 'bert-genres[experiments]'" in one_line(run("experiment", "sample", cwd=tmp_path), 2)
+
+
+def test_values_keep_their_kind():
+    assert parse_grid(["seed=1,1,0", "gamma=1"]) == {"seed": [1, 0], "gamma": [1.0]}
+
+
+# --- a database: SecantusDB, a server of its own that speaks MongoDB's wire protocol, with passwords
+
+
+class Server:
+    def __init__(self, folder):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        program = Path(sys.executable).with_name("secantusd-py")
+        self.command = [str(program), "--port", str(self.port), "--storage-path", str(folder)]
+        self.start()
+        with MongoClient(port=self.port) as client:
+            client.admin.command("createUser", "genres", pwd=SECRET, roles=["root"])
+        self.stop()
+        self.start("--auth")
+        self.url = f"mongodb://genres:{SECRET}@127.0.0.1:{self.port}/films?authSource=admin"
+
+    def start(self, *flags):
+        self.process = subprocess.Popen([*self.command, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(100):
+            try:
+                with MongoClient(port=self.port, serverSelectionTimeoutMS=200) as client:
+                    return client.admin.command("ping")
+            except PyMongoError:
+                time.sleep(.1)
+        raise TimeoutError("the server does not start")
+
+    def stop(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = Server(tmp_path / "database")
+    yield server
+    server.stop()
+
+
+def everything_written(folder):
+    return b"".join(p.read_bytes() for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_database_gets_every_run_and_the_password_goes_nowhere(run, tmp_path, server):
+    call = ("experiment", "sample", "--grid", "gamma=0,2", "--grid", "epochs=2", "--grid", "max_seq_len=32")
+    done = run(*call, cwd=tmp_path, env={"BERT_GENRES_MONGO_URL": server.url})
+    assert done.returncode == 0, done.stderr.decode()
+    files, database = read_runs(tmp_path / "runs"), read_runs(server.url)
+    assert len(files) == 2 and (files.status == "COMPLETED").all()
+    same = [c for c in files if c not in ("start", "seconds")]
+    pd.testing.assert_frame_equal(files[same], database[same])
+    assert abs((files.start - database.start).dt.total_seconds()).max() < 1
+    pd.testing.assert_frame_equal(read_curves(tmp_path / "runs").sort_values(["id", "metric", "epoch"], ignore_index=True),
+                                  read_curves(server.url).sort_values(["id", "metric", "epoch"], ignore_index=True))
+    with MongoClient(server.url) as client:
+        kept = str(list(client.films.runs.find())) + str(list(client.films.metrics.find()))
+    assert SECRET not in kept and SECRET.encode() not in everything_written(tmp_path / "runs") + done.stdout + done.stderr
+
+
+def test_a_database_that_dies_costs_one_line(tmp_path, server):
+    call = ["experiment", "sample", "--grid", "gamma=0,1,2", "--grid", "epochs=30", "--grid", "max_seq_len=32"]
+    process = subprocess.Popen([str(Path(sys.executable).with_name("bert-genres")), *call], cwd=tmp_path, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, env=os.environ | {"BERT_GENRES_MONGO_URL": server.url})
+    with MongoClient(server.url) as client:
+        while process.poll() is None and not client.films.runs.count_documents({}):
+            time.sleep(.02)
+    server.stop(signal.SIGKILL)                                           # in the middle of the first run
+    out, err = process.communicate()
+    said = [line for line in err.decode().splitlines() if "MongoDB" in line]
+    assert process.returncode == 0 and len(said) == 1 and "the runs go on" in said[0], err.decode()
+    assert SECRET not in err.decode() + out.decode() and "Traceback" not in err.decode()
+    runs = read_runs(tmp_path / "runs")
+    assert sorted(runs.gamma) == [0, 1, 2] and (runs.status == "COMPLETED").all()
+    assert len(read_curves(tmp_path / "runs")) == 3 * 4 * 30
+
+
+def test_a_database_out_of_reach_stops_a_grid_before_it_starts(run, tmp_path, server):
+    call = ("experiment", "sample", "--grid", "epochs=2")
+    for url, status, said in [
+            (server.url.replace(SECRET, "guessed"), 2, "the database refuses (AuthenticationFailed)"),
+            (server.url.replace("mongodb:", "mongo:"), 2, "not a MongoDB URL"),
+            (server.url.replace(str(server.port), "1"), 3, "no database answers")]:
+        line = one_line(run(*call, cwd=tmp_path, env={"BERT_GENRES_MONGO_URL": url}), status)
+        assert said in line and SECRET not in line and "guessed" not in line
+        assert os.listdir(tmp_path) == ["database"]
