@@ -9,7 +9,6 @@ __all__ = ['INPUTS', 'BLOCK', 'EXAMPLES', 'train', 'evaluate', 'info', 'experime
 # %% ../nbs/12_command.ipynb #cba16c9a
 import argparse
 import contextlib
-import io
 import json
 import os
 import shutil
@@ -106,23 +105,24 @@ def info(args):
 # %% ../nbs/12_command.ipynb #758301e6
 def experiment(args):
     "Train the article's recipe over a grid of settings, each run recorded; its points by validation score, best first."
-    if find_spec("sacred") is None or find_spec("pymongo") is None:
-        raise InputError("experiment needs sacred and pymongo: pip install 'bert-genres[experiments]'")
-    from bert_genres.experiments import compare, parse_grid, record_points, run_grid
+    if missing := [name for name in ("tensorflow", "bert", "sacred", "pymongo", "pkg_resources") if find_spec(name) is None]:
+        raise InputError(f"experiment needs {' and '.join(missing)}: install bert-genres[train,experiments] (see the README)")
+    from bert_genres.experiments import compare, parse_grid, record_points, run_grid, same_origin
 
     grid = parse_grid(args.grid)
-    if not 1 <= args.jobs <= 1024:
+    if args.jobs < 1:
         raise InputError(f"--jobs {args.jobs}: not a number from 1 on")
-    runs = run_grid(args.corpus, grid, args.runs, args.jobs, args.model)
-    with contextlib.redirect_stderr(io.StringIO()):              # what it leaves out has been said
-        films = load_corpus(args.corpus)
+    films = load_corpus(args.corpus)
     part = split_corpus(films, corpus=args.corpus)
-    points = compare(runs, args.runs, films, part)
-    shown = points.sort_values("micro_f1", ascending=False)
-    print(shown.to_string(index=False, na_rep="", float_format="{:.4g}".format))
-    print(f"{len(runs)} runs in {args.runs}; scores on {(part == 'validation').sum():,} validation films", file=sys.stderr)
+    n = int((part == "validation").sum())
+    runs = run_grid(films, part, grid, args.runs, args.jobs, args.model, args.corpus)
+    points = compare(runs, args.runs, films, part).sort_values("micro_f1", ascending=False)
+    print(points.to_string(index=False, na_rep="", float_format="{:.4g}".format))
+    print(f"{len(runs)} runs in {args.runs}; scores on {n:,} validation films; differences are to the point without one",
+          file=sys.stderr)
     if args.record:
-        print(record_points(points, films, part, args.corpus), file=sys.stderr)
+        runs = same_origin(args.runs, runs.iloc[0])
+        print(record_points(runs, compare(runs, args.runs, films, part), n), file=sys.stderr)
 
 # %% ../nbs/12_command.ipynb #5eec9f30
 INPUTS = (".tsv", *TABLES)
@@ -299,11 +299,12 @@ def _parser():
     command(info, bundle)
     add = command(experiment, corpus)
     add("--grid", action="append", default=[], metavar="NAME=V,V", help="values of max_seq_len, batch_size, gamma, layer, alpha, "
-        "epochs or seed; all combinations of several --grid are run")
+        "epochs or seed (of the training; the split stays); all combinations are run")
     add("--runs", default="runs", metavar="DIR", help="the folder of all runs; complete ones are not run again (runs)")
     add("--jobs", type=int, default=1, metavar="N", help="processes side by side, which divide the cores (1)")
     add("--model", default=MINILM, metavar="M", help=f"a name, a hub id or a folder ({MINILM})")
-    add("--record", action="store_true", help="write results/CORPUS-CHECKSUM-experiments.json")
+    add("--record", action="store_true", help="write results/CORPUS-CHECKSUM-experiments.json, of all runs in DIR that "
+        "differ from these in settings alone")
     add = command(encode, texts)
     add("--out", required=True, metavar="FILE.npy", help="float32, a row a text")
     add("--model", default=MINILM, metavar="M", help=f"a name, a hub id or a folder ({MINILM})")

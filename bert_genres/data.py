@@ -18,6 +18,7 @@ import io
 import json
 import os
 import re
+import reprlib
 import shutil
 import sys
 import tarfile
@@ -268,7 +269,7 @@ def check_columns(columns: list[str], needed: tuple[str, ...], path: Path):
         if columns.count(name) > 1:
             raise InputError(f"{path}: column {name!r} stands there {columns.count(name)} times")
         if name not in columns:
-            near, all_of_them = _nearest(name, columns), ", ".join(map(str, columns[:20])) or "none"
+            near, all_of_them = _nearest(name, columns), ", ".join(map(reprlib.repr, columns[:20])) or "none"
             raise InputError(f"{path}: no column {name!r} ({f'is {near!r} meant?' if near else f'it has: {all_of_them}'})")
 
 

@@ -69,7 +69,7 @@ def fit_head(
     keras.utils.set_random_seed(seed)
     model = keras.Sequential([keras.layers.Dense(512, activation="relu"), keras.layers.Dropout(0.8),
                               keras.layers.Dense(Y.shape[1])])
-    if gamma < 1:          # there Keras' gradient can be infinite
+    if gamma < 1:          # there Keras' gradient may not be a number; ours has nothing for AutoGraph to convert
         loss = tf.autograph.experimental.do_not_convert(lambda y, logits: focal_loss(y, logits, gamma, alpha))
     else:
         loss = keras.losses.BinaryFocalCrossentropy(True, alpha=alpha, gamma=gamma, from_logits=True)
@@ -301,8 +301,8 @@ def fit_article(
     classes = label_names(films.genres[train])
     Y = binarize(films.genres, classes)[0]
     head, curves = fit_head(V[train], Y[train], (V[watched], Y[watched]) if watched.any() else None, seed, **settings)
-    bundle = Bundle(classes, head, 0.20, encoder, row_digests(films, part),
-                    describe_run("article", films, corpus, seed, encoder, Y[train]))
+    info = describe_run("article", films, corpus, seed, encoder, Y[train]) | ({"settings": settings} if settings else {})
+    bundle = Bundle(classes, head, 0.20, encoder, row_digests(films, part), info)
     if watched.any():
         probs = head.predict_proba(V[watched])
         scores = evaluate(films.genres[watched], probs, bundle.decide(probs), classes)

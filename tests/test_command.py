@@ -123,6 +123,7 @@ BAD_TEXTS = [
     ("t.csv", "text\na\n", "no column 'plot'"),
     ("t.csv", "plot,movie_id\na,1\n,2\n", "row 2: empty plot"),
     ("t.csv", "", "no column 'plot' (it has: none)"),
+    ("t.csv", '"plot,genres\n"', "no column 'plot' (it has: 'plot,genres\\n')"),
     ("t.csv", "Plots,movie_id\na,1\n", "no column 'plot' (is 'Plots' meant?)"),
     ("t.csv", "plot,plot\na,b\n", "column 'plot' stands there 2 times"),
     ("t.csv", 'plot\n"never closed\n', "not readable as CSV"),

@@ -12,12 +12,12 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import one_line
+from conftest import one_line, small_disk
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from bert_genres.data import load_corpus, split_corpus
-from bert_genres.embeddings import BertEncoder
+from bert_genres.data import InputError, binarize, label_names, load_corpus, split_corpus
+from bert_genres.embeddings import BertEncoder, encode_cached
 from bert_genres.experiments import (
     DEFAULTS,
     compare,
@@ -31,6 +31,8 @@ from bert_genres.experiments import (
 )
 
 SHORT = {"epochs": [2], "max_seq_len": [32]}
+films = load_corpus("sample")
+part = split_corpus(films, corpus="sample")
 SECRET = "pa55-w0rd"
 
 
@@ -40,7 +42,7 @@ def files_of(folder, runs, name="head.safetensors"):
 
 def test_the_same_grid_side_by_side_gives_the_same_runs(tmp_path):
     grid = SHORT | {"gamma": [0.0, 2.0], "seed": [0, 1]}
-    one, two = run_grid("sample", grid, tmp_path / "one"), run_grid("sample", grid, tmp_path / "two", jobs=2)
+    one, two = run_grid(films, part, grid, tmp_path / "one"), run_grid(films, part, grid, tmp_path / "two", 2)
     assert len(one) == 4 and list(one.gamma) == [0, 0, 2, 2] and list(one.seed) == [0, 1, 0, 1]
     varying = ["id", "start", "seconds"]
     pd.testing.assert_frame_equal(one.drop(columns=varying), two.drop(columns=varying))
@@ -57,14 +59,12 @@ def test_a_grid_over_gamma_and_batch_size_encodes_each_plot_once(tmp_path):
 
     place = {"BERT_GENRES_CACHE": str(tmp_path / "cache")}
     with mock.patch.dict(os.environ, place), mock.patch.object(BertEncoder, "_encode", counting):
-        run_grid("sample", SHORT | {"gamma": [1.0, 2.0], "batch_size": [64, 128]}, tmp_path / "runs")
-    assert len(counted) == len(load_corpus("sample"))
+        run_grid(films, part, SHORT | {"gamma": [1.0, 2.0], "batch_size": [64, 128]}, tmp_path / "runs")
+    assert sorted(counted) == sorted(films["plot"])
 
 
 def test_test_rows_play_no_part(tmp_path):
-    films = load_corpus("sample")
-    part = split_corpus(films, corpus="sample")
-    config = DEFAULTS | {"epochs": 2, "max_seq_len": 32} | run_origin(films, "sample")
+    config = DEFAULTS | {"epochs": 2, "max_seq_len": 32} | run_origin(films, part, "sample")
     other = films.copy()
     rng, tested = np.random.default_rng(0), np.flatnonzero(part == "test")
     for column in ("plot", "genres"):
@@ -112,26 +112,21 @@ def test_a_killed_grid_goes_on_with_what_is_missing(tmp_path, run_process, jobs)
     assert len(done.stdout.decode().splitlines()) == 5
 
 
-def test_a_record_cut_short_counts_for_nothing(tmp_path):
-    runs = run_grid("sample", SHORT, tmp_path)
-    for name in ("run.json", "config.json"):
-        path = tmp_path / runs.id[0] / name
-        whole = path.read_bytes()
-        path.write_bytes(whole[:len(whole) // 2])
-        again = run_grid("sample", SHORT, tmp_path)
-        assert again.id[0] != runs.id[0] and again.micro_f1[0] == runs.micro_f1[0]
-        path.write_bytes(whole)
-        for p in (tmp_path / again.id[0]).iterdir():
-            p.unlink()
-        (tmp_path / again.id[0]).rmdir()
+@pytest.mark.parametrize("name", ["run.json", "config.json", "metrics.json", "validation.npz"])
+def test_a_record_with_something_missing_counts_for_nothing(tmp_path, name):
+    runs = run_grid(films, part, SHORT, tmp_path)
+    path = tmp_path / runs.id[0] / name
+    path.unlink() if name.endswith("npz") else path.write_bytes(path.read_bytes()[:-20])
+    assert read_runs(tmp_path).status.tolist() == ["UNFINISHED"]
+    again = run_grid(films, part, SHORT, tmp_path)
+    assert again.id[0] != runs.id[0] and again.micro_f1[0] == runs.micro_f1[0]
 
 
 def test_other_code_is_another_config():
-    films = load_corpus("sample")
-    origin = run_origin(films, "sample")
+    origin = run_origin(films, part, "sample")
     with mock.patch("bert_genres.experiments.decide_crosswise", one_line):
-        assert run_origin(films, "sample")["code"] != origin["code"]
-    assert run_origin(films, "sample") == origin
+        assert run_origin(films, part, "sample")["code"] != origin["code"]
+    assert run_origin(films, part, "sample") == origin
 
 
 def test_crosswise_decisions_are_by_the_other_half_s_threshold():
@@ -143,18 +138,48 @@ def test_crosswise_decisions_are_by_the_other_half_s_threshold():
     assert (decide_crosswise(changed, probs)[1::2] != named[1::2]).any()  # but about the odd ones
 
 
-def test_compare_counts_a_film_s_errors_over_all_seeds(tmp_path):
-    films = load_corpus("sample")
-    part = split_corpus(films, corpus="sample")
-    runs = run_grid("sample", SHORT | {"epochs": [8], "batch_size": [32, 128], "seed": [0, 1]}, tmp_path)
+def test_compare_draws_films_and_seeds(tmp_path):
+    runs = run_grid(films, part, SHORT | {"epochs": [8], "alpha": [0.3, 0.1], "seed": [0, 1]}, tmp_path)
     table = compare(runs, tmp_path, films, part)
-    assert list(table.batch_size) == [32, 128] and list(table.seeds) == [[0, 1], [0, 1]]
+    assert list(table.alpha) == [0.3, 0.1] and list(table.seeds) == [[0, 1], [0, 1]]
+    assert table.difference.isna().tolist() == [False, True]              # the base is nearest the article's, not the first
+    watched, classes = films[part == "validation"], label_names(films.genres[part == "train"])
+    truth, unknown = binarize(watched.genres, classes)
+    counted = {}
     for row in table.itertuples():
-        mine = runs[runs.batch_size == row.batch_size]
+        mine = runs[runs.alpha == row.alpha]
         assert row.micro_f1 == pytest.approx(mine.micro_f1.mean())
         assert row.sd == pytest.approx(abs(np.diff(mine.micro_f1)[0]) / 2 ** .5)
-    assert table.difference.isna().tolist() == [True, False]              # the first, for the article's 256 tokens are not here
-    assert table.low[1] <= table.difference[1] <= table.high[1] and table.low[1] < table.high[1]
+        right = wrong = 0
+        for run in mine.id:                                               # 2 tp / (2 tp + fp + fn), counted over both seeds
+            named = decide_crosswise(truth, np.load(tmp_path / run / "validation.npz")["probs"])
+            right += (named & truth).sum()
+            wrong += (named ^ truth).sum() + sum(map(len, unknown))
+        counted[row.alpha] = 2 * right / (2 * right + wrong)
+    assert table.difference[0] == pytest.approx(counted[0.3] - counted[0.1])
+    assert table.low[0] < table.difference[0] < table.high[0]
+    one = compare(runs[runs.seed == 0], tmp_path, films, part)
+    same = compare(pd.concat([runs[runs.seed == 0]] * 3), tmp_path, films, part)        # seeds that agree add no width
+    assert same.high[0] - same.low[0] == pytest.approx(one.high[0] - one.low[0], abs=.005)
+
+
+def test_runs_of_other_films_are_not_compared(tmp_path):
+    runs = run_grid(films, part, SHORT, tmp_path)
+    with pytest.raises(InputError, match="other validation films"):
+        compare(runs, tmp_path, films, np.roll(part, 1))
+
+
+def test_a_training_that_diverges_does_not_stop_the_others(tmp_path, monkeypatch):
+    encode, calls = encode_cached, []
+
+    def spoilt(encoder, texts):
+        calls.append(len(texts))
+        return encode(encoder, texts) * (np.nan if len(calls) == 1 else 1)      # no numbers for the first training
+
+    monkeypatch.setattr("bert_genres.model.encode_cached", spoilt)
+    with pytest.raises(InputError, match="1 of 2 runs failed: the training diverged"):
+        run_grid(films, part, SHORT | {"seed": [0, 1]}, tmp_path)
+    assert sorted(read_runs(tmp_path).status) == ["COMPLETED", "FAILED"]
 
 
 # --- the command's mistakes
@@ -167,6 +192,7 @@ def test_compare_counts_a_film_s_errors_over_all_seeds(tmp_path):
     (["--grid", "gamma"], 2, "numbers are needed"),
     (["--grid", "gamma=1", "--grid", "gamma=2"], 2, "given twice"),
     (["--grid", "seed=-1"], 2, "not between 0"),
+    (["--grid", f"seed={'9' * 400}"], 2, "not between 0"),
     (["--grid", "layer=-9"], 2, "layers -6 to -1"),
     (["--grid", "max_seq_len=2"], 2, "not between 3"),
     (["--jobs", "0"], 2, "--jobs 0"),
@@ -180,6 +206,51 @@ def test_bad_grids_are_refused_in_one_line_and_leave_nothing(run, tmp_path, flag
     assert os.listdir(tmp_path) == ["taken"]
 
 
+def test_one_validation_film_is_too_few(run, tmp_path):
+    rows = "".join(f"story {i} of {'a dog' if i % 2 else 'a cat'},{'dog' if i % 2 else 'cat'}\n" for i in range(14))
+    (tmp_path / "t.csv").write_text("plot,genres\n" + rows)
+    assert "too few films" in one_line(run("experiment", tmp_path / "t.csv", cwd=tmp_path), 2)
+    assert os.listdir(tmp_path) == ["t.csv"]
+
+
+def test_no_room_for_runs_is_one_line_and_counts_for_nothing(run, tmp_path):
+    call = ("experiment", "sample", "--grid", "epochs=2", "--grid", "max_seq_len=32")
+    with small_disk(tmp_path / "runs", 700_000):
+        one_line(run(*call, cwd=tmp_path), 3)
+        assert "COMPLETED" not in set(read_runs(tmp_path / "runs").status)
+
+
+def test_record_holds_all_runs_of_the_folder_that_differ_in_settings_alone(run, tmp_path):
+    call = ("experiment", "sample", "--grid", "epochs=2", "--grid", "max_seq_len=32", "--grid")
+    assert run(*call, "gamma=1", cwd=tmp_path).returncode == 0
+    done = run(*call, "gamma=2", "--record", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    kept, = (json.loads(p.read_text()) for p in (tmp_path / "results").iterdir())
+    assert sorted(p["gamma"] for p in kept["points"]) == [1, 2] and kept["n"] == (part == "validation").sum()
+    assert {"checksum", "weights", "precision", "split", "code", "versions", "hardware"} <= kept.keys()
+    assert len(done.stdout.decode().splitlines()) == 2
+
+
+@pytest.mark.parametrize("jobs, sent, status, said", [
+    (1, signal.SIGINT, 130, "interrupted"), (2, signal.SIGINT, 130, "interrupted"), (2, None, 3, "a process was killed")])
+def test_interrupted_runs_end_in_one_line(tmp_path, jobs, sent, status, said):
+    call = ["experiment", "sample", "--grid", "gamma=0,1,2", "--grid", "epochs=500", "--grid", "max_seq_len=32"]
+    call += ["--jobs", str(jobs)]
+    process = subprocess.Popen([str(Path(sys.executable).with_name("bert-genres")), *call], cwd=tmp_path, stderr=subprocess.PIPE)
+    (tmp_path / "runs").mkdir()
+    while process.poll() is None and len(read_runs(tmp_path / "runs")) < jobs:
+        time.sleep(.05)
+    if sent:
+        process.send_signal(sent)
+    else:                                                                 # a worker, as by a system that is out of memory
+        workers = [p for p in descendants(process.pid) if "popen_loky" in Path(f"/proc/{p}/cmdline").read_text()]
+        os.kill(workers[0], signal.SIGKILL)
+    err = process.communicate()[1].decode()
+    assert process.returncode == status and "Traceback" not in err, err
+    assert [line for line in err.splitlines() if line.startswith("bert-genres:")] and said in err
+    assert "COMPLETED" not in set(read_runs(tmp_path / "runs").status)
+
+
 def test_two_grids_do_not_share_a_folder_at_once(run, tmp_path):
     from filelock import FileLock
 
@@ -190,7 +261,7 @@ def test_two_grids_do_not_share_a_folder_at_once(run, tmp_path):
 
 def test_without_sacred_one_line_says_what_to_install(run, tmp_path):
     with mock.patch("bert_genres.command.find_spec", return_value=None):
-        assert "pip install 'bert-genres[experiments]'" in one_line(run("experiment", "sample", cwd=tmp_path), 2)
+        assert "install bert-genres[train,experiments]" in one_line(run("experiment", "sample", cwd=tmp_path), 2)
 
 
 def test_values_keep_their_kind():
@@ -277,8 +348,10 @@ def test_a_database_out_of_reach_stops_a_grid_before_it_starts(run, tmp_path, se
     call = ("experiment", "sample", "--grid", "epochs=2")
     for url, status, said in [
             (server.url.replace(SECRET, "guessed"), 2, "the database refuses (AuthenticationFailed)"),
-            (server.url.replace("mongodb:", "mongo:"), 2, "not a MongoDB URL"),
+            (server.url.replace("mongodb:", "mongo:"), 2, "not a MongoDB address"),
+            (server.url.replace(SECRET, "gues/sed"), 2, "percent-encoded"),
+            (server.url.replace(str(server.port), "port"), 2, "not a MongoDB address"),
             (server.url.replace(str(server.port), "1"), 3, "no database answers")]:
         line = one_line(run(*call, cwd=tmp_path, env={"BERT_GENRES_MONGO_URL": url}), status)
-        assert said in line and SECRET not in line and "guessed" not in line
+        assert said in line and SECRET not in line and "gues" not in line
         assert os.listdir(tmp_path) == ["database"]

@@ -14,7 +14,8 @@ from bert_genres.command import read_texts
 from bert_genres.data import InputError, load_corpus, read_metadata, read_plots, read_rows, text_error
 
 # FUZZ=20000 pytest tests/test_parsers.py looks longer, and elsewhere each time
-settings.register_profile("here", max_examples=int(os.environ.get("FUZZ", 150)), deadline=None, derandomize="FUZZ" not in os.environ)
+EXAMPLES = os.environ.get("FUZZ")
+settings.register_profile("here", max_examples=int(EXAMPLES or 150), deadline=None, derandomize=EXAMPLES is None)
 settings.load_profile("here")
 
 cells = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
