@@ -45,13 +45,15 @@ notebooks: setup
 	@$(BIN)/nbdev_clean
 	@$(BIN)/python scripts/readme.py
 
-# Scores every baseline and recipe on the test rows of CORPUS, into results/.
+# Scores every baseline and recipe on the test rows of CORPUS, and what was tried on its validation rows, into results/.
 record: setup
 	@$(BIN)/python scripts/reproduce.py "$(CORPUS)" --record
 	@for recipe in article frozen; do \
 	  $(BIN)/bert-genres train "$(CORPUS)" --recipe $$recipe --record --force --out reports/recorded/$$recipe || exit; done
 	@$(BIN)/python benchmarks/ablation.py "$(CORPUS)"
 	@$(BIN)/python benchmarks/corrections.py "$(CORPUS)"
+	@for grid in gamma=0,1,2,4 max_seq_len=128,512 batch_size=64,256; do \
+	  $(BIN)/bert-genres experiment "$(CORPUS)" --runs reports/runs --jobs 2 --record --grid seed=0,1,2 --grid $$grid || exit; done
 
 bench: setup
 	@$(BIN)/python benchmarks/rest.py

@@ -96,6 +96,9 @@ def test_every_recorded_figure_names_its_origin():
             name = re.sub("[^a-z0-9.]+", "-", run["recipe"].lower())
             assert path.name.startswith(f"{run['corpus']}-{run['checksum'][:8]}-{name}") and run["kind"] in ("recipe", "baseline")
             assert {"seed", "hardware", "versions", "split"} <= run.keys() and run["metrics"]["micro_f1_ci95"]
+        elif "points" in run:
+            assert path.name == f"{run['corpus']}-{run['checksum'][:8]}-experiments.json" and run["rows"] == "validation"
+            assert {"hardware", "versions", "weights", "split", "code"} <= run.keys()
 
 
 def test_nothing_tracked_names_a_path_of_a_machine():
