@@ -3,6 +3,7 @@ import contextlib
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,7 @@ import pytest
 
 from bert_genres.command import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)     # where a shell has told its background jobs to ignore it
 ROOT = Path(__file__).resolve().parent.parent
 ARCHIVE = ROOT.parent / "shared" / "corpus" / "MovieSummaries.tar.gz"
 
