@@ -138,7 +138,7 @@ def _words(label):
         text = re.sub(rf"\b{spelling}\b", word, text)
     return frozenset(text.split()) - _FILLERS or frozenset([label])
 
-
+# %% ../nbs/06_cooccurrence.ipynb #99814141
 def propose_merges(
     Y: np.ndarray,            # bool [films, labels]
     classes,                  # the labels of the columns
@@ -263,7 +263,7 @@ def chord(table: pd.DataFrame, n: int = 18):    # `implications` to a holoviews.
     nodes = pd.DataFrame({"index": range(len(top)), "label": top.index, "films": top.to_numpy()})
     return hv.Chord((links, hv.Dataset(nodes, "index", ["label", "films"])), vdims=["both", "a", "b", "confidence", "support"])
 
-
+# %% ../nbs/06_cooccurrence.ipynb #3f0c014b
 def chord_figure(diagram):    # to a matplotlib figure
     "A static picture of `chord`, its names turned to be read."
     import holoviews as hv

@@ -163,7 +163,7 @@ def _connect(url):
     except (ValueError, pymongo.errors.ConfigurationError):
         raise InputError(f"{MONGO}: not a MongoDB address (are name and password percent-encoded?)") from None
 
-
+# %% ../nbs/09_experiments.ipynb #0d3d6b78
 class _Database:
     "Sacred's observer of a MongoDB, ignored for the rest of a run after its first error, whose kind is then in `lost`."
     priority, lost = 10, None           # after the files
@@ -338,7 +338,7 @@ def run_grid(
     done = {_key(run["config"]): run["_id"] for run in _stored(folder) if run["status"] == "COMPLETED"}
     return read_runs(folder).set_index("id", drop=False).loc[[done[_key(c)] for c in configs]].reset_index(drop=True)
 
-
+# %% ../nbs/09_experiments.ipynb #74444063
 def _key(config):
     return json.dumps(config, sort_keys=True)
 
@@ -380,7 +380,7 @@ def _stored(store):
         except pymongo.errors.PyMongoError as e:
             raise ConnectionError(f"the database of runs cannot be read ({type(e).__name__})") from None
 
-
+# %% ../nbs/09_experiments.ipynb #8e5a4beb
 def read_runs(
     store: str | Path = "runs",     # a folder, or a mongodb:// URL
 ) -> pd.DataFrame:                  # id, status, start, seconds, then a column for each setting and each score
@@ -394,7 +394,7 @@ def read_runs(
                     | run["config"] | (run["result"] if complete else {}))
     return pd.DataFrame(rows, columns=None if rows else ["id", "status", "start", "seconds", *DEFAULTS, *SCORES])
 
-
+# %% ../nbs/09_experiments.ipynb #43c5063d
 def read_curves(store: str | Path = "runs") -> pd.DataFrame:    # columns id, metric, epoch, value
     "The metrics that runs logged for every epoch, a row a value."
     return pd.DataFrame([(run["_id"], name, epoch, value) for run in _stored(store) for name, m in run["metrics"].items()
