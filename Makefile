@@ -2,24 +2,27 @@
 # make test         runs every check
 # Each sets itself up first: Python 3.11 to 3.13, make and a package registry are all it needs.
 CORPUS ?= sample
+# GPU=1 adds NVIDIA's libraries for TensorFlow; once they are there, they stay
+GPU ?= $(if $(wildcard .venv/.gpu),1)
 # another encoder than the packaged MiniLM: a folder or a hub id
 MODEL ?=
 PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell python$(v) -c 'print("python$(v)")' 2>/dev/null)) python3)
 BIN := .venv/bin
 export MODEL
 
-.PHONY: reproduce test setup lab docs readme notebooks record bench lock clean
+.PHONY: reproduce test setup lab docs readme notebooks screenshot record bench lock clean
 
 reproduce: setup
 	@$(BIN)/python scripts/reproduce.py "$(CORPUS)"
 
 # The notebooks hold checks of their own, so running them is the first half of the tests.
-test: setup
+test: setup .venv/.browser
 	@$(BIN)/python scripts/reproduce.py sample
 	@$(BIN)/ruff check nbs tests scripts benchmarks setup.py
+	@$(BIN)/ruff check --select F bert_genres
 	@$(BIN)/pytest
 
-setup: .venv/.ready
+setup: .venv/.ready $(if $(GPU),.venv/.gpu)
 
 # Installs what the lock names, every file checked against its hash; a second call finds it done.
 .venv/.ready: requirements.lock requirements-uv.txt build-constraints.txt settings.ini setup.py pyproject.toml
@@ -28,6 +31,18 @@ setup: .venv/.ready
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-uv.txt
 	VIRTUAL_ENV=.venv $(BIN)/uv pip sync -q --require-hashes --build-constraint build-constraints.txt requirements.lock requirements-uv.txt
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.gpu: .venv/.ready requirements-gpu.lock
+	@test "$$(uname -sm)" = "Linux x86_64" || { echo "GPU=1 needs Linux on x86_64" >&2; exit 2; }
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --require-hashes --no-deps -r requirements-gpu.lock
+	@touch $@
+
+# Chromium for the page's tests: the machine's, else Debian's for root, else Playwright's own.
+.venv/.browser: .venv/.ready
+	@command -v chromium >/dev/null \
+	  || { test "$$(id -u)" = 0 && apt-get update -q && apt-get install -yq --no-install-recommends chromium; } >/dev/null 2>&1 \
+	  || $(BIN)/playwright install chromium
 	@touch $@
 
 lab: setup
@@ -45,13 +60,19 @@ notebooks: setup
 	@$(BIN)/nbdev_clean
 	@$(BIN)/python scripts/readme.py
 
+# The page's picture, in a browser that `make test` has set up.
+screenshot: setup .venv/.browser
+	@$(BIN)/python scripts/screenshot.py reports/sample/frozen
+
 # Scores every baseline and recipe on the test rows of CORPUS, and what was tried on its validation rows, into results/.
 record: setup
 	@$(BIN)/python scripts/reproduce.py "$(CORPUS)" --record
-	@for recipe in article frozen; do \
+	@for recipe in article frozen finetuned; do \
 	  $(BIN)/bert-genres train "$(CORPUS)" --recipe $$recipe --record --force --out reports/recorded/$$recipe || exit; done
 	@$(BIN)/python benchmarks/ablation.py "$(CORPUS)"
 	@$(BIN)/python benchmarks/corrections.py "$(CORPUS)"
+	@$(BIN)/python benchmarks/finetuning.py "$(CORPUS)"
+	@$(BIN)/python benchmarks/explanation.py "$(CORPUS)" reports/recorded/frozen reports/recorded/article
 	@for grid in gamma=0,1,2,4 max_seq_len=128,512 batch_size=64,256; do \
 	  $(BIN)/bert-genres experiment "$(CORPUS)" --runs reports/runs --jobs 2 --record --grid seed=0,1,2 --grid $$grid || exit; done
 
@@ -59,11 +80,15 @@ bench: setup
 	@$(BIN)/python benchmarks/rest.py
 	@$(BIN)/python benchmarks/cache.py
 	@$(BIN)/python benchmarks/encoder.py
+	@$(BIN)/python benchmarks/page.py reports/recorded/frozen
 
-# Recompiles the lock from settings.ini and pyproject.toml.
+# Recompiles the locks: all that settings.ini and pyproject.toml ask for, and what TensorFlow wants beside a GPU.
 lock: setup
 	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	  --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements.lock
+	echo "tensorflow[and-cuda]" | $(BIN)/uv pip compile -q --constraint requirements.lock --generate-hashes --no-emit-index-url \
+	  --no-header --no-annotate --python-version 3.11 --python-platform x86_64-manylinux_2_28 - \
+	  | awk '/^[^ ]/ {keep = /^nvidia-/} keep' > requirements-gpu.lock
 
 clean:
 	rm -rf .venv reports _docs _proc build dist *.egg-info

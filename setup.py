@@ -8,7 +8,7 @@ here = Path(__file__).parent
 config = ConfigParser(delimiters=["="], inline_comment_prefixes=None)
 config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
-extras = {name: cfg[f"{name}_requirements"].split() for name in ["train", "parquet", "plots", "experiments"]}
+extras = {name: cfg[f"{name}_requirements"].split() for name in ["train", "parquet", "plots", "experiments", "app"]}
 readme = here / "README.md"
 
 setup(
@@ -26,5 +26,5 @@ setup(
     extras_require=extras,
     entry_points={"console_scripts": [cfg["console_scripts"]], "nbdev": ["bert_genres=bert_genres._modidx:d"]},
     packages=["bert_genres"],
-    package_data={"bert_genres": ["corpora/*.csv", "corpora/sample/*", "py.typed"]},
+    package_data={"bert_genres": ["corpora/*.csv", "corpora/sample/*", "page/*", "py.typed"]},
 )

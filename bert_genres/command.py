@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INPUTS', 'BLOCK', 'EXAMPLES', 'train', 'evaluate', 'info', 'experiment', 'read_texts', 'checked_input', 'prediction',
-           'predict', 'encode', 'cache', 'main']
+           'predict', 'explanation_lines', 'explain', 'app', 'encode', 'cache', 'main']
 
 # %% ../nbs/12_command.ipynb #cba16c9a
 import argparse
@@ -20,12 +20,14 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 import bert_genres
 from bert_genres.data import (
     TABLES,
     InputError,
     atomic_path,
+    cache_dir,
     cell_text,
     file_kind,
     load_corpus,
@@ -43,7 +45,7 @@ from .model import check_target, load_bundle, model_card, save_bundle
 # %% ../nbs/12_command.ipynb #20e74c21
 def train(args):
     "Fit a recipe on a corpus and write its bundle."
-    from bert_genres.recipes import RECIPES, recipe_name
+    from bert_genres.recipes import fit_recipe, recipe_name
 
     recipe = recipe_name(args.recipe)
     check_target(Path(args.out), args.force)
@@ -59,7 +61,7 @@ def train(args):
     if args.record and not (part == "test").any():
         raise InputError(f"{args.corpus}: too few films for --record, none is left to test on")
     start = time.perf_counter()
-    bundle = RECIPES[recipe](films, part, args.seed, corpus=args.corpus)
+    bundle = fit_recipe(recipe, films, part, args.seed, corpus=args.corpus)
     seconds = round(time.perf_counter() - start)
     save_bundle(bundle, args.out, args.force)
     counts = ", ".join(f"{(part == p).sum():,} {p}" for p in ("train", "validation", "test") if (part == p).any())
@@ -71,7 +73,7 @@ def train(args):
 def _record(bundle, films, args, seconds):
     from bert_genres.results import record
 
-    info, metrics = {k: v for k, v in bundle.info.items() if k not in ("support", "scores")}, _scores(bundle, films)
+    info, metrics = {k: v for k, v in bundle.info.items() if k not in ("support", "scores", "tradeoff")}, _scores(bundle, films)
     path = record({"kind": "recipe", "split": args.split or "stratified", "seconds": seconds} | info | {"metrics": metrics})
     print(f"{path}: micro-F1 {metrics['micro_f1']:.3f} on {metrics['n']:,} test films", file=sys.stderr)
 
@@ -214,6 +216,47 @@ def predict(args):
                     out.write(json.dumps({"id": key} | row, ensure_ascii=False) + "\n")
                 bar.update(len(block))
 
+# %% ../nbs/12_command.ipynb #3ea9dc4b
+def explanation_lines(said: dict):
+    "What `explain` says of a text, line by line."
+    if not said["labels"]:
+        yield "nothing is named; --label asks about a label that is not"
+    plain = lambda text: "".join(c if c.isprintable() else " " for c in text).strip()
+    listed = lambda pairs: ", ".join(f"{plain(name)} {value:+.2f}" for name, value in pairs)
+    for x in said["labels"]:
+        decision = "named" if x["named"] else "not named"
+        yield f"{plain(x['label'])}: {x['probability']:.2f}, {decision}, threshold {x['threshold']:.2f}"
+        losses = sorted((p, k) for k, p in enumerate(x["without"]) if p < x["probability"])
+        yield from (f"  {p:.2f} without: {plain(said['sentences'][k])}" for p, k in losses[:3])
+        for name in ("words", "films"):
+            if x[name]:
+                yield f"  {name}: {listed(x[name])}"
+        if x["implied_by"]:
+            yield f"  named because of: {', '.join(map(plain, x['implied_by']))}"
+
+
+def explain(args):
+    "Say why: for each genre of each text its sentences, words and films."
+    from bert_genres.explanation import explain
+
+    with checked_input(args.input) as (path, _):
+        bundle = load_bundle(args.bundle)
+        if unknown := [label for label in args.label or [] if label not in bundle.classes_]:
+            raise InputError(f"--label {unknown[0]!r}: not a label of this bundle")
+        for _, key, plot, _ in read_texts(path):
+            print(f"# {key}", *explanation_lines(explain(bundle, plot, args.label)), sep="\n", flush=True)
+
+# %% ../nbs/12_command.ipynb #45046e7e
+def app(args):
+    "Serve a page on which to try a bundle."
+    if find_spec("tornado") is None:
+        raise InputError("app needs tornado: install bert-genres[app]")
+    if not 0 < args.port < 65_536:
+        raise InputError(f"--port {args.port}: not from 1 to 65535")
+    from bert_genres.explanation import serve
+
+    serve(load_bundle(args.bundle), args.host, args.port)
+
 # %% ../nbs/12_command.ipynb #e2c341ba
 def encode(args):
     "Turn each text into a vector; one .npy file, rows in the input's order."
@@ -230,6 +273,9 @@ def cache(args):
         dropped = kept.verify() if args.verify else None
         if args.empty:
             kept.empty()
+            for folder in (cache_dir() / "training").glob("*"):
+                with contextlib.suppress(Timeout), FileLock(folder / "lock", timeout=0):    # but what is at work
+                    shutil.rmtree(folder)
         n = len(kept)
         if kept.fault:
             return 3
@@ -251,6 +297,11 @@ EXAMPLES = {
     "predict": """examples:
   bert-genres predict tickets new.csv --out predictions.jsonl
   echo 'My parcel never came.' | bert-genres predict tickets - | jq .genres""",
+    "explain": """examples:
+  echo 'My parcel never came.' | bert-genres explain tickets -
+  bert-genres explain tickets new.csv --label delivery""",
+    "app": """example:
+  bert-genres app tickets                           # then open http://127.0.0.1:8000""",
     "evaluate": """example:
   bert-genres evaluate tickets later.csv            # rows that the bundle has seen are left out""",
     "info": """example:
@@ -266,6 +317,55 @@ a MongoDB that BERT_GENRES_MONGO_URL names gets every run too""",
 }
 
 # %% ../nbs/12_command.ipynb #e7e9d385
+_CORPUS = ("corpus", "sample, cmu, a MovieSummaries folder or .tar.gz, or a table (.csv, .jsonl, .parquet; .gz and .zst too)")
+_BUNDLE = ("bundle", "a folder that train wrote")
+_TEXTS = ("input", ".tsv (id, tab, plot), a table with plot and perhaps movie_id, or - for a plot a line")
+
+
+def _bundle_commands(command):
+    add = command(train, _CORPUS)
+    add("--out", required=True, metavar="DIR", help="the bundle's folder")
+    add("--recipe", default="best", metavar="NAME", help="article, frozen, finetuned, or best, the default (now frozen)")
+    add("--seed", type=int, default=0, metavar="N", help="of split and training (0)")
+    add("--split", choices=["article"], help="the article's unshuffled 80/20 instead of the stratified split")
+    add("--all-rows", action="store_true", help="train and choose on every row, for a model that is scored elsewhere")
+    add("--record", action="store_true", help="score the test rows and write results/CORPUS-CHECKSUM-RECIPE.json")
+    add("--force", action="store_true", help="replace DIR")
+    add = command(predict, _BUNDLE, _TEXTS)
+    add("--out", metavar="FILE", help="JSON lines (standard output)")
+    add("--threshold", type=float, metavar="T", help="name a genre from this probability on")
+    add("--no-correction", action="store_true", help="leave out the rules between genres")
+    add("--skip-bad", action="store_true", help="an error row for a bad text instead of stopping")
+    add = command(explain, _BUNDLE, _TEXTS)
+    add("--label", action="append", metavar="L", help="one to explain, named or not; more than once for several (the named ones)")
+    add = command(app, _BUNDLE)
+    add("--host", default="127.0.0.1", metavar="H", help="0.0.0.0 answers everyone who can reach this machine (127.0.0.1)")
+    add("--port", type=int, default=8000, metavar="N", help="(8000)")
+    command(evaluate, _BUNDLE, _CORPUS)
+    command(info, _BUNDLE)
+
+
+def _other_commands(command):
+    add = command(experiment, _CORPUS)
+    add("--grid", action="append", default=[], metavar="NAME=V,V", help="values of max_seq_len, batch_size, gamma, layer, alpha, "
+        "epochs or seed (of the training; the split stays); all combinations are run")
+    add("--runs", default="runs", metavar="DIR", help="the folder of all runs; complete ones are not run again (runs)")
+    add("--jobs", type=int, default=1, metavar="N", help="processes side by side, which divide the cores (1)")
+    add("--model", default=MINILM, metavar="M", help=f"a name, a hub id or a folder ({MINILM})")
+    add("--record", action="store_true", help="write results/CORPUS-CHECKSUM-experiments.json, of all runs in DIR that "
+        "differ from these in settings alone")
+    add = command(encode, _TEXTS)
+    add("--out", required=True, metavar="FILE.npy", help="float32, a row a text")
+    add("--model", default=MINILM, metavar="M", help=f"a name, a hub id or a folder ({MINILM})")
+    add("--layer", type=int, default=-2, help="-1 the last, -2 the one before it (-2)")
+    add("--pooling", choices=POOLINGS, default="mean", help="(mean)")
+    add("--max-seq-len", type=int, default=256, metavar="N", help="tokens, [CLS] and [SEP] included (256)")
+    add("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto", help="(auto)")
+    add = command(cache)
+    add("--verify", action="store_true", help="read every vector and drop what is damaged")
+    add("--empty", action="store_true", help="forget them all, and the encoders in training")
+
+# %% ../nbs/12_command.ipynb #d5e8cfe6
 def _parser():
     parser = _Parser("bert-genres", description="All the genres of a film, or labels of your own, from a text.")
     parser.add_argument("--version", action="version", version=f"bert-genres {bert_genres.__version__}")
@@ -279,42 +379,8 @@ def _parser():
         sub.set_defaults(run=run)
         return sub.add_argument
 
-    corpus = ("corpus", "sample, cmu, a MovieSummaries folder or .tar.gz, or a table (.csv, .jsonl, .parquet; .gz and .zst too)")
-    bundle = ("bundle", "a folder that train wrote")
-    texts = ("input", ".tsv (id, tab, plot), a table with plot and perhaps movie_id, or - for a plot a line")
-    add = command(train, corpus)
-    add("--out", required=True, metavar="DIR", help="the bundle's folder")
-    add("--recipe", default="best", metavar="NAME", help="article, frozen, or best, the default (now frozen)")
-    add("--seed", type=int, default=0, metavar="N", help="of split and training (0)")
-    add("--split", choices=["article"], help="the article's unshuffled 80/20 instead of the stratified split")
-    add("--all-rows", action="store_true", help="train and choose on every row, for a model that is scored elsewhere")
-    add("--record", action="store_true", help="score the test rows and write results/CORPUS-CHECKSUM-RECIPE.json")
-    add("--force", action="store_true", help="replace DIR")
-    add = command(predict, bundle, texts)
-    add("--out", metavar="FILE", help="JSON lines (standard output)")
-    add("--threshold", type=float, metavar="T", help="name a genre from this probability on")
-    add("--no-correction", action="store_true", help="leave out the rules between genres")
-    add("--skip-bad", action="store_true", help="an error row for a bad text instead of stopping")
-    command(evaluate, bundle, corpus)
-    command(info, bundle)
-    add = command(experiment, corpus)
-    add("--grid", action="append", default=[], metavar="NAME=V,V", help="values of max_seq_len, batch_size, gamma, layer, alpha, "
-        "epochs or seed (of the training; the split stays); all combinations are run")
-    add("--runs", default="runs", metavar="DIR", help="the folder of all runs; complete ones are not run again (runs)")
-    add("--jobs", type=int, default=1, metavar="N", help="processes side by side, which divide the cores (1)")
-    add("--model", default=MINILM, metavar="M", help=f"a name, a hub id or a folder ({MINILM})")
-    add("--record", action="store_true", help="write results/CORPUS-CHECKSUM-experiments.json, of all runs in DIR that "
-        "differ from these in settings alone")
-    add = command(encode, texts)
-    add("--out", required=True, metavar="FILE.npy", help="float32, a row a text")
-    add("--model", default=MINILM, metavar="M", help=f"a name, a hub id or a folder ({MINILM})")
-    add("--layer", type=int, default=-2, help="-1 the last, -2 the one before it (-2)")
-    add("--pooling", choices=POOLINGS, default="mean", help="(mean)")
-    add("--max-seq-len", type=int, default=256, metavar="N", help="tokens, [CLS] and [SEP] included (256)")
-    add("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto", help="(auto)")
-    add = command(cache)
-    add("--verify", action="store_true", help="read every vector and drop what is damaged")
-    add("--empty", action="store_true", help="forget them all")
+    _bundle_commands(command)
+    _other_commands(command)
     return parser
 
 # %% ../nbs/12_command.ipynb #8880d153

@@ -23,7 +23,6 @@ import shutil
 import sys
 import tarfile
 import zlib
-from collections import Counter
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.resources import files

@@ -17,10 +17,11 @@ import re
 import shutil
 import sqlite3
 import sys
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from importlib.util import find_spec
-from itertools import groupby, islice
+from itertools import cycle, groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def tensor(tensors: dict, name: str) -> np.ndarray:
         raise InputError(f"the weights have no {name}: not a BERT checkpoint, or not a complete one")
     return tensors[name]
 
-
+# %% ../nbs/03_embeddings.ipynb #ef3db27d
 class Checkpoint:
     "A BERT checkpoint on disk, in either format: `folder`, `config`, `vocab` and the `sha256` of its weights."
     def __init__(self, model: str | Path):
@@ -183,6 +184,7 @@ def import_tensorflow():
         raise ImportError("this needs TensorFlow and bert-for-tf2: install bert-genres[train] (see the README)")
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")   # else gradients are summed in the order in which they come
     with _quiet_stderr():
         import tensorflow as tf
         import tensorflow.python as private
@@ -210,12 +212,16 @@ def bert_layer(checkpoint: Checkpoint, n_layers: int | None = None, **params):
 
     config = map_stock_config_to_params(StockBertConfig(**{
         k: v for k, v in checkpoint.config.items() if k in StockBertConfig()}))
+    tensors = read_weights(checkpoint.folder)
+    adapter = tensors.get("bert/encoder/layer_0/output/adapter-down/bias")
+    params["adapter_size"] = params.get("adapter_size") or (None if adapter is None else len(adapter))
     config.update(num_layers=n_layers or config.num_layers, mask_zero=True, **params)
     layer = bert.BertModelLayer.from_params(config, name="bert")
     zeros = tf.zeros([1, 4], tf.int32)
     layer([zeros, zeros])
-    tensors = read_weights(checkpoint.folder)
-    layer.set_weights([tensor(tensors, map_to_stock_variable_name(w.name)) for w in layer.weights])
+    stock = {w.name: map_to_stock_variable_name(w.name) for w in layer.weights}
+    layer.set_weights([w.numpy() if "/adapter-" in w.name and stock[w.name] not in tensors else tensor(tensors, stock[w.name])
+                       for w in layer.weights])
     for part in [layer, *layer.submodules]:
         part.input_spec = None
     return layer
@@ -266,6 +272,11 @@ def bert_graph(checkpoint: Checkpoint, *layers: int):
     dense = lambda x, name: op.add(op.matmul(x, weight(f"{name}/kernel"), False, False), weight(f"{name}/bias"))
     split = lambda x: op.transpose(op.reshape(x, axis(0, 0, heads, width // heads), True), axis(0, 2, 1, 3))
 
+    def adapted(x, at):
+        if f"bert/{at}/adapter-down/kernel" not in tensors:
+            return x
+        return op.add(x, dense(op.gelu(dense(x, f"{at}/adapter-down"), "tanh"), f"{at}/adapter-up"))
+
     def norm(x, name):
         x = op.mvn(x, axis(-1), True, 1e-12, "inside_sqrt")
         return op.add(op.multiply(x, weight(f"{name}/gamma")), weight(f"{name}/beta"))
@@ -284,9 +295,10 @@ def bert_graph(checkpoint: Checkpoint, *layers: int):
         q, k, v = (split(dense(x, f"{at}/attention/self/{part}")) for part in ("query", "key", "value"))
         a = op.transpose(op.scaled_dot_product_attention(q, k, v, bias), axis(0, 2, 1, 3))
         a = dense(op.reshape(a, axis(0, 0, width), True), f"{at}/attention/output/dense")
-        x = norm(op.add(x, a), f"{at}/attention/output/LayerNorm")
+        x = norm(op.add(x, adapted(a, f"{at}/attention/output")), f"{at}/attention/output/LayerNorm")
         f = op.gelu(dense(x, f"{at}/intermediate/dense"), "tanh")
-        x = after[i + 1] = norm(op.add(x, dense(f, f"{at}/output/dense")), f"{at}/output/LayerNorm")
+        f = adapted(dense(f, f"{at}/output/dense"), f"{at}/output")
+        x = after[i + 1] = norm(op.add(x, f), f"{at}/output/LayerNorm")
     states = [after[n] for n in layers]
     return ov.Model([op.concat(states, -1) if len(states) > 1 else x], [ids], "bert")
 
@@ -297,19 +309,24 @@ class _OpenVino:
         import openvino as ov
 
         hint = {"fp32": "f32", "bf16": "bf16"}[precision]
-        streams = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        compiled = ov.Core().compile_model(bert_graph(checkpoint, *layers), "CPU", {
-            "INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": streams})
-        self.queue = ov.AsyncInferQueue(compiled, streams)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.compiled = ov.Core().compile_model(bert_graph(checkpoint, *layers), "CPU", {
+            "INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": cores})
+        self.at_once = 2 * cores                                           # half of them wait their turn
 
-    def run(self, batches, use):
-        "Call `use(rows, ids, hidden)` for each (rows, ids) of `batches`, in whatever order they finish."
-        self.queue.set_callback(lambda request, batch: use(*batch, request.get_output_tensor(0).data))
-        for rows, ids in batches:
-            self.queue.start_async({0: ids}, (rows, ids))
-        self.queue.wait_all()
+    def run(self, batches):
+        "Yield (rows, ids, hidden) for each (rows, ids) of `batches`, in their order; `hidden` holds until the next is asked for."
+        under_way, requests = deque(), [self.compiled.create_infer_request() for _ in range(self.at_once)]
+        with ThreadPoolExecutor(self.at_once) as pool:
+            for (rows, ids), request in zip(batches, cycle(requests)):
+                if len(under_way) == self.at_once:                         # the oldest one has this very request
+                    *batch, result = under_way.popleft()
+                    yield *batch, result.result()[0]
+                under_way.append((rows, ids, pool.submit(request.infer, {0: ids}, share_outputs=True)))
+            for *batch, result in under_way:
+                yield *batch, result.result()[0]
 
-
+# %% ../nbs/03_embeddings.ipynb #768b803d
 class _TensorFlow:
     "Runs bert-for-tf2: for a GPU, where `precision` fp16 is TensorFlow's automatic mixed precision."
     def __init__(self, checkpoint, layers, precision):
@@ -319,13 +336,13 @@ class _TensorFlow:
         any_number = lambda n: [self.tf.TensorSpec([None, n], self.tf.int32)]       # of texts; bert-for-tf2 must know the length
         self.forward = functools.cache(lambda n: self.tf.function(states, input_signature=any_number(n)))
 
-    def run(self, batches, use):
+    def run(self, batches):
         options = self.tf.config.optimizer
         before = options.get_experimental_options().get("auto_mixed_precision", False)
         options.set_experimental_options({"auto_mixed_precision": self.half})
         try:
             for rows, ids in batches:
-                use(rows, ids, self.forward(ids.shape[1])(self.tf.constant(ids)).numpy())
+                yield rows, ids, self.forward(ids.shape[1])(self.tf.constant(ids)).numpy()
         finally:
             options.set_experimental_options({"auto_mixed_precision": before})
 
@@ -412,7 +429,7 @@ class BertEncoder:
             runtime = _TensorFlow if self.precision == "fp16" else _OpenVino
             self._runtime = runtime(self.checkpoint, self._layers, self.precision)
 
-        def use(rows, ids, hidden):
+        for rows, ids, hidden in self._runtime.run(self._batches(texts)):
             vectors = pool(hidden, ids > 0, self._how)
             if normalize:
                 vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
@@ -421,8 +438,6 @@ class BertEncoder:
             else:
                 out[rows] = vectors
             bar.update(len(rows))
-
-        self._runtime.run(self._batches(texts), use)
         return out
 
     def _batches(self, texts):
@@ -547,7 +562,7 @@ def _bytes_in_use(db):
     value = lambda name: db.execute(f"PRAGMA {name}").fetchone()[0]
     return (value("page_count") - value("freelist_count")) * value("page_size")
 
-
+# %% ../nbs/03_embeddings.ipynb #0796126f
 class VectorCache(_Database):
     "Vectors (bytes) by key (16 bytes), in `vectors.sqlite` under `cache_dir()`, for any number of processes."
     def __init__(self):

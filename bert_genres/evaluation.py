@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['f1', 'resample', 'f1_scores', 'interval', 'paired_difference', 'precision_at_k', 'average_precision', 'rankings',
-           'calibration_curve', 'calibration_error', 'brier_skill', 'support_groups', 'evaluate']
+           'calibration_curve', 'calibration_error', 'brier_skill', 'tradeoff', 'support_groups', 'evaluate']
 
 # %% ../nbs/01_evaluation.ipynb #89435031
 import numpy as np
+from scipy.special import logit
 from scipy.stats import rankdata
 
 from .data import binarize
@@ -132,6 +133,22 @@ def brier_skill(
     "1 - sum (p - y)^2 / sum (base rate - y)^2 (Brier, 1950; Murphy, 1973); 0 where that sum is 0, as without decisions."
     error, base = (np.square(np.subtract(p, truth, dtype=np.float64)).sum() for p in (probs, base_rates))
     return float(1 - error / base) if base > 0 else 0.0
+
+# %% ../nbs/01_evaluation.ipynb #aaf432c1
+def tradeoff(
+    genres,                 # each film's true labels, a sequence of lists
+    probs: np.ndarray,      # float [n, labels]
+    threshold,              # one, or one a label
+    classes,                # the labels of the columns
+) -> dict:                  # lists: step, precision, recall; ready for JSON
+    "Micro precision and recall where the thresholds' logits are moved by -3 to 3. Without any decision precision counts as 1."
+    truth, unknown = binarize(genres, classes)
+    above = logit(np.clip(probs, 1e-7, 1 - 1e-7)) - logit(np.clip(threshold, 1e-7, 1 - 1e-7))
+    steps = np.linspace(-3, 3, 61).round(1)
+    at_least = lambda values: len(values) - np.searchsorted(np.sort(values), steps - 1e-9)
+    right, named, there = at_least(above[truth]), at_least(above.ravel()), truth.sum() + sum(len(u) for u in unknown)
+    precision = np.where(named > 0, right / np.maximum(named, 1), 1.)
+    return {"step": steps.tolist(), "precision": precision.round(4).tolist(), "recall": (right / max(there, 1)).round(4).tolist()}
 
 # %% ../nbs/01_evaluation.ipynb #3cca6e8e
 def support_groups(

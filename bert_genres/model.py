@@ -24,7 +24,7 @@ from scipy.special import expit
 import bert_genres
 from .data import InputError, atomic_path, binarize, corpus_checksum, corpus_name, label_names, progress
 from .embeddings import BertEncoder, Checkpoint, encode_cached, import_tensorflow
-from .evaluation import evaluate
+from .evaluation import evaluate, tradeoff
 from .focal_loss import focal_loss
 
 # %% ../nbs/05_model.ipynb #4f4ab896
@@ -52,7 +52,7 @@ class Head:
     def from_tensors(cls, tensors):
         return cls(**tensors)
 
-
+# %% ../nbs/05_model.ipynb #be26a1a5
 def fit_head(
     vectors: np.ndarray,     # float32 [n, d]
     Y: np.ndarray,           # bool [n, labels]
@@ -105,8 +105,9 @@ def apply_rules(
     return out
 
 # %% ../nbs/05_model.ipynb #c812a37e
-BUNDLE_FORMAT = 2   # 1 knew only `Head`
-HEADS = {"article": "bert_genres.model:Head", "frozen": "bert_genres.recipes:Frozen"}   # what a bundle may decide with
+BUNDLE_FORMAT = 3   # 1 knew only `Head`, 2 only one encoder
+HEADS = {"article": "bert_genres.model:Head", "frozen": "bert_genres.recipes:Frozen",     # what a bundle may decide with
+         "finetuned": "bert_genres.finetuning:Finetuned"}
 
 
 def _digest(text):
@@ -128,13 +129,15 @@ class Bundle:
     rows: dict               # part -> {movie_id: digest of the plot}
     info: dict               # recipe, seed, corpus, checksum, versions
     rules: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2), dtype=int))
+    tuned: BertEncoder | None = None   # a second one, whose vectors stand beside the first one's
 
     def predict_proba(self, texts: list[str]) -> np.ndarray:
         "Probabilities, float32 [n, labels], of texts."
         out = [np.zeros((0, len(self.classes_)), dtype=np.float32)]
         for start in range(0, len(texts), 1024):    # some at a time, for memory to stay flat
             block = list(texts[start:start + 1024])
-            out.append(self.head.predict_proba(self.encoder.encode(block), block))
+            vectors = [encoder.encode(block) for encoder in (self.encoder, self.tuned) if encoder]
+            out.append(self.head.predict_proba(np.hstack(vectors) if self.tuned else vectors[0], block))
         return np.concatenate(out)
 
     def decide(self, probs: np.ndarray, threshold: float | None = None, correct: bool = True) -> np.ndarray:
@@ -199,14 +202,17 @@ def save_bundle(bundle: Bundle, folder: str | Path, force: bool = False) -> Path
     folder = Path(folder)
     check_target(folder, force)
     with atomic_path(folder, replace_folder=True) as part:
-        (part / "encoder").mkdir(parents=True)
-        bundle.encoder.checkpoint.save(part / "encoder")
+        encoders = {k: getattr(bundle, k) for k in ("encoder", "tuned") if getattr(bundle, k)}
+        for name, encoder in encoders.items():
+            (part / name).mkdir(parents=True)
+            encoder.checkpoint.save(part / name)
         tensors = bundle.head.tensors() | {"rules": np.asarray(bundle.rules, dtype=np.int64)}
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, part / "head.safetensors")
-        settings = {k: bundle.encoder.settings[k] for k in ("max_seq_len", "layer", "pooling")}
+        settings = {name: {k: encoder.settings[k] for k in ("max_seq_len", "layer", "pooling")}
+                    for name, encoder in encoders.items()}
         kind = next(k for k, v in HEADS.items() if v.endswith(f":{type(bundle.head).__name__}"))
         _write_json(part / "bundle.json", {"classes": bundle.classes_, "threshold": np.asarray(bundle.threshold).tolist(),
-                                           "head": kind, "encoder": settings, "info": bundle.info})
+                                           "head": kind, **settings, "info": bundle.info})
         _write_json(part / "rows.json", bundle.rows)
         (part / "README.md").write_text(model_card(bundle), encoding="utf-8")
         files = {p.relative_to(part).as_posix(): _file_sha256(p) for p in sorted(part.rglob("*")) if p.is_file()}
@@ -250,6 +256,14 @@ def check_manifest(folder: Path) -> dict:
     return manifest
 
 # %% ../nbs/05_model.ipynb #d7e67881
+def _read_encoder(folder, settings, head, precision):
+    if settings is None and folder.name == "tuned":
+        return None
+    if settings["pooling"].startswith("attention"):
+        settings["pooling"] = head.queries if folder.name == "encoder" else head.tuned_queries
+    return BertEncoder(Checkpoint(folder), precision=precision, **settings)
+
+
 def load_bundle(folder: str | Path, precision: str = "auto") -> Bundle:
     "Read a bundle, after checking every file against the manifest. InputError where something is off."
     folder = Path(folder)
@@ -261,12 +275,9 @@ def load_bundle(folder: str | Path, precision: str = "auto") -> Bundle:
         rules = tensors.pop("rules")
         module, name = HEADS[config.get("head", "article")].split(":")
         head = getattr(import_module(module), name).from_tensors(tensors)
-        settings = config["encoder"]
-        if settings["pooling"].startswith("attention"):
-            settings["pooling"] = head.queries
-        encoder = BertEncoder(Checkpoint(folder / "encoder"), precision=precision, **settings)
+        encoder, tuned = (_read_encoder(folder / k, config.get(k), head, precision) for k in ("encoder", "tuned"))
         return Bundle(config["classes"], head, np.array(config["threshold"]), encoder, _read_json(folder / "rows.json"),
-                      config["info"], rules)
+                      config["info"], rules, tuned)
     except (KeyError, TypeError, ValueError, OSError, SafetensorError) as e:
         raise InputError(f"{folder}: not a complete bundle ({type(e).__name__}: {e})") from e
 
@@ -307,4 +318,5 @@ def fit_article(
         probs = head.predict_proba(V[watched])
         scores = evaluate(films.genres[watched], probs, bundle.decide(probs), classes)
         bundle.info["scores"] = {"rows": "validation rows"} | scores
+        bundle.info["tradeoff"] = tradeoff(films.genres[watched], probs, bundle.threshold, classes)
     return bundle, curves

@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['TOPICS', 'KERNEL_ROWS', 'FOLDS', 'LAYERS', 'RECIPES', 'BEST', 'fit_words', 'fit_topics', 'Kernel', 'gaussian',
-           'left_out_errors', 'fit_kernel', 'fit_attention', 'Names', 'fit_names', 'stack_features', 'fit_stack',
-           'Frozen', 'choose_thresholds', 'token_states', 'fit_networks', 'fit_frozen', 'recipe_name', 'TextClassifier']
+           'left_out_errors', 'fit_kernel', 'Attention', 'batches', 'fit_attention', 'Names', 'fit_names',
+           'stack_features', 'fit_stack', 'Frozen', 'choose_thresholds', 'token_states', 'fit_networks', 'fit_frozen',
+           'recipe_name', 'fit_recipe', 'TextClassifier']
 
 # %% ../nbs/07_recipes.ipynb #abb733aa
 import contextlib
 import dataclasses
 import errno
+import json
 import shutil
 import tempfile
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +46,7 @@ from bert_genres.data import (
     text_error,
 )
 from .embeddings import MINILM, BertEncoder, import_tensorflow, pool
-from .evaluation import evaluate, f1_scores
+from .evaluation import evaluate, f1_scores, tradeoff
 from .model import Bundle, Head, describe_run, fit_article, load_bundle, row_digests, save_bundle
 
 # %% ../nbs/07_recipes.ipynb #03bc9548
@@ -80,14 +83,21 @@ class Kernel:
     landmarks: np.ndarray        # float32 [m, d]: the training rows' vectors, scaled
     dual: np.ndarray             # float32 [m, labels]: their weights
     prior: np.ndarray            # float32 [labels]: each label's share of the training rows
+    rows: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))   # int32 [m]: which rows they were
 
     def scores(self, words, vectors: np.ndarray) -> np.ndarray:
         "Sparse float32 [n, terms] and [n, d] to scores [n, labels]: near 0 or 1, but not yet probabilities."
-        out = self.prior + words @ self.word_weights.astype(np.float32)
+        out = self.prior + _times(words, self.word_weights)
         for i in range(0, len(out), 1024):
             near = gaussian((vectors[i:i + 1024] - self.center) / self.scale, self.landmarks)
             out[i:i + 1024] += near @ self.dual
         return out
+
+
+def _times(words, weights):
+    "Sparse float32 [n, terms] times float16 [terms, k], of which only the rows that the words need are widened."
+    used = np.unique(words.indices)
+    return words[:, used] @ weights[used].astype(np.float32)
 
 
 def gaussian(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -146,22 +156,23 @@ def fit_kernel(
     W, Z, T = words[some], (vectors[some] - center) / scale, Y[some] - prior
     inverse = _inverse(_kernel_matrix(W, Z, penalty))
     dual = inverse @ T
-    kernel = Kernel((W.T @ dual).astype(np.float16), center, scale, Z, dual, prior)
+    kernel = Kernel((W.T @ dual).astype(np.float16), center, scale, Z, dual, prior, some.astype(np.int32))
     held_out = np.zeros(Y.shape, np.float32) if len(some) == len(Y) else kernel.scores(words, vectors)
     held_out[some] = Y[some] - left_out_errors(inverse, dual, groups[some])
     return kernel, held_out
 
 # %% ../nbs/07_recipes.ipynb #d5e82b80
-class _Attention:
+class Attention:
     "Queries and a head in TensorFlow, on states that it centres and scales."
-    def __init__(self, center, scale, n_topics, shares, heads, units):
+    def __init__(self, center, scale, n_topics, shares, heads, units, dropout=None):   # `dropout`: a layer class, else Keras' own
         self.tf = tf = import_tensorflow()
         layers, start = tf.keras.layers, tf.keras.initializers
+        dropout = dropout or layers.Dropout
         self.center, self.scale, d = center, scale, len(center)
         self.width = (1 + heads) * d                                 # of all means, side by side
         self.queries = tf.Variable(tf.random.normal([d, heads], stddev=.02))
         self.head = tf.keras.Sequential([
-            layers.Dropout(.4), layers.Dense(units, activation="relu"), layers.Dropout(.5),
+            dropout(.4), layers.Dense(units, activation="relu"), dropout(.5),
             layers.Dense(len(shares), kernel_initializer=start.RandomNormal(stddev=.02),
                          bias_initializer=start.Constant(logit(np.clip(shares, 1e-4, .9))))])
         self.head.build((None, self.width + n_topics))
@@ -187,14 +198,22 @@ class _Attention:
         half = lambda weights: weights.astype(np.float16).astype(np.float32)      # as precise as a bundle keeps them
         return queries.astype(np.float32), Head(half(kernel_1), half(bias_1), half(kernel_2), half(bias_2))
 
+    def start(self, queries, head):
+        "Go on from what `weights` gave."
+        kernel_1, times = head.kernel_1.copy(), self.width // len(self.center)
+        bias_1 = head.bias_1 + np.tile(self.center, times) @ kernel_1[:self.width]
+        kernel_1[:self.width] *= np.tile(self.scale, times)[:, None]
+        self.queries.assign((queries[1:] * self.scale).T)
+        self.head.set_weights([kernel_1, bias_1, head.kernel_2, head.bias_2])
+
 # %% ../nbs/07_recipes.ipynb #e7344c5f
-def _batches(rows, lengths, size, rng):
+def batches(rows, lengths, size, rng):
     "Rows in random batches of like length."
     rows = rng.permutation(rows)
     near = np.concatenate([part[np.argsort(lengths[part], kind="stable")]
                            for part in np.array_split(rows, max(1, len(rows) // (8 * size)))])
-    batches = [near[i:i + size] for i in range(0, len(near), size)]
-    return [batches[i] for i in rng.permutation(len(batches))]
+    found = [near[i:i + size] for i in range(0, len(near), size)]
+    return [found[i] for i in rng.permutation(len(found))]
 
 
 def _training_step(net, n_topics, n_labels, steps):
@@ -232,10 +251,10 @@ def fit_attention(
     import_tensorflow().keras.utils.set_random_seed(seed)
     rng = np.random.default_rng(seed)
     some = np.concatenate([states[i, :lengths[i]] for i in rows[:500]]).astype(np.float32)
-    net = _Attention(some.mean(0), some.std(0) + 1e-2, topics.shape[1], Y[rows].mean(0), heads, units)
+    net = Attention(some.mean(0), some.std(0) + 1e-2, topics.shape[1], Y[rows].mean(0), heads, units)
     step = _training_step(net, topics.shape[1], Y.shape[1], epochs * -(-len(rows) // batch_size))
     for _ in range(epochs):
-        for batch in _batches(rows, lengths, batch_size, rng):
+        for batch in batches(rows, lengths, batch_size, rng):
             n = lengths[batch].astype(np.int32)
             step(states[batch, :n.max()], n, topics[batch], Y[batch].astype(np.float32))
     return net.weights()
@@ -295,16 +314,21 @@ class Frozen:
     kernel: Kernel           # on the means of all layers but the first
     names: Names             # in the first layer
     stack: np.ndarray        # float32 [7]: the weights of `stack_features`, and the intercept
+    films: list[str] = dataclasses.field(default_factory=list)   # the landmarks' titles; older bundles have none
 
     def __post_init__(self):
         self.words = _words(vocabulary=self.terms)
         self.words.idf_ = self.idf.astype(np.float64)
 
+    def topics(self, texts: list[str]) -> np.ndarray:
+        "Of n texts, float32 [n, topics]."
+        return _times(self.words.transform(texts), self.axes)
+
     def parts(self, vectors: np.ndarray, texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         "float32 [n, queries x layers x d], n texts: the networks' mean logit, the kernel's and the names' scores, [n, labels]."
         words, n, m = self.words.transform(texts), len(vectors), len(self.networks)
         found = vectors.reshape(n, len(self.queries), -1, self.names.vectors.shape[1])      # text, query, layer, unit
-        topics, layers, heads = words @ self.axes.astype(np.float32), found.shape[2], (len(self.queries) - 1) // m
+        topics, layers, heads = _times(words, self.axes), found.shape[2], (len(self.queries) - 1) // m
         net = np.zeros((n, len(self.kernel.prior)), np.float32)
         for k, head in enumerate(self.networks):
             rows, layer = [0, *range(1 + k * heads, 1 + (k + 1) * heads)], 1 + k * (layers - 1) // m
@@ -323,7 +347,8 @@ class Frozen:
     def tensors(self) -> dict[str, np.ndarray]:
         "What a bundle stores; `from_tensors` is the way back."
         out = {"terms": np.frombuffer("\n".join(self.terms).encode(), dtype=np.uint8), "idf": self.idf, "axes": self.axes,
-               "queries": self.queries, "stack": self.stack}
+               "films": np.frombuffer(json.dumps(self.films).encode(), dtype=np.uint8), "queries": self.queries,
+               "stack": self.stack}
         for part in ("kernel", "names"):
             out |= {f"{part}.{k}": v for k, v in vars(getattr(self, part)).items()}
         return out | {f"network{i}.{k}": v.astype(np.float16) for i, h in enumerate(self.networks)
@@ -335,7 +360,8 @@ class Frozen:
         n = sum(k.endswith(".kernel_1") for k in tensors)
         return cls(tensors["terms"].tobytes().decode().split("\n"), tensors["idf"], tensors["axes"], tensors["queries"],
                    [Head(**{k: v.astype(np.float32) for k, v in part(f"network{i}").items()}) for i in range(n)],
-                   Kernel(**part("kernel")), Names(**part("names")), tensors["stack"])
+                   Kernel(**part("kernel")), Names(**part("names")), tensors["stack"],
+                   json.loads(tensors["films"].tobytes()) if "films" in tensors else [])
 
 # %% ../nbs/07_recipes.ipynb #20834565
 def choose_thresholds(
@@ -439,7 +465,8 @@ def fit_frozen(
     name = names.scores(mean[:, :d])
     stack = fit_stack(stack_features(net, score, name, kernel.prior), Y)
     terms, idf = list(words.get_feature_names_out()), words.idf_.astype(np.float32)
-    model = Frozen(terms, idf, axes, queries, heads, kernel, names, stack)
+    titles = (train.title.where(train.title != "", train.movie_id)).iloc[kernel.rows].tolist()
+    model = Frozen(terms, idf, axes, queries, heads, kernel, names, stack, titles)
     probs = model.weigh(net, score, name)
     thresholds, power = choose_thresholds(Y, probs, kernel.prior)
     attending = _reading(encoder, queries)
@@ -447,6 +474,7 @@ def fit_frozen(
                     describe_run("frozen", films, corpus, seed, attending, Y))
     bundle.info["scores"] = {"rows": "training rows, each judged by models that had not seen it"} | evaluate(
         train.genres, probs, probs >= thresholds, classes)
+    bundle.info["tradeoff"] = tradeoff(train.genres, probs, thresholds, classes)
     return bundle, {"Y": Y, "probs": probs, "net": net, "kernel": score, "name": name, "prior": kernel.prior, "power": power}
 
 # %% ../nbs/07_recipes.ipynb #b5e7f763
@@ -460,7 +488,9 @@ def _frozen(films, part, seed, encoder=None, corpus="own"):
     return fit_frozen(films, part, seed, encoder, corpus)[0]
 
 
-RECIPES, BEST = {"article": _article, "frozen": _frozen}, "frozen"
+RECIPES = {"article": "bert_genres.recipes:_article", "frozen": "bert_genres.recipes:_frozen",
+           "finetuned": "bert_genres.finetuning:_finetuned"}
+BEST = "frozen"
 
 
 def recipe_name(name: str) -> str:
@@ -469,6 +499,19 @@ def recipe_name(name: str) -> str:
     if name not in RECIPES:
         raise InputError(f"unknown recipe {name!r}: {', '.join(RECIPES)}, or best (now {BEST})")
     return name
+
+
+def fit_recipe(
+    name: str,                           # of `RECIPES`
+    films: pd.DataFrame,
+    part: np.ndarray,                    # str [films]: train, validation, test
+    seed: int = 0,
+    encoder: BertEncoder | None = None,  # the packaged MiniLM with the article's settings
+    corpus: str = "own",                 # its name, for the record
+) -> Bundle:
+    "Train by a recipe."
+    module, function = RECIPES[name].split(":")
+    return getattr(import_module(module), function)(films, part, seed, encoder, corpus)
 
 # %% ../nbs/07_recipes.ipynb #e7b362c3
 class TextClassifier(BaseEstimator):
@@ -495,7 +538,7 @@ class TextClassifier(BaseEstimator):
         films = pd.DataFrame({"movie_id": [f"row {i}" for i in range(1, len(texts) + 1)], "title": "", "year": "", "plot": texts,
                               "genres": labels})
         encoder = BertEncoder(self.model, self.max_seq_len)
-        self.bundle_ = RECIPES[recipe](films, split_all_rows(films, self.random_state), self.random_state, encoder)
+        self.bundle_ = fit_recipe(recipe, films, split_all_rows(films, self.random_state), self.random_state, encoder)
         self.bundle_.info["estimator"] = {"classes": self.classes_, "indicator": self.indicator_}
         return self
 

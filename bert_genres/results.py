@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .data import atomic_path, binarize
+from .data import atomic_path
+from .evaluation import f1
 
 # %% ../nbs/08_results.ipynb #c588187f
 PUBLISHED = [

@@ -18,6 +18,7 @@ def readme() -> str:
             cell.source = ""
     text, _ = MarkdownExporter().from_notebook_node(nb)
     text = re.sub(r"\]\((\d\d_\w+\.ipynb)", r"](nbs/\1", text)  # links stand one folder higher
+    text = text.replace("](page.png)", "](nbs/page.png)")
     text = text.replace("```python\n\n```\n", "")
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 

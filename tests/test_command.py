@@ -245,7 +245,7 @@ def test_a_bundle_that_was_changed_is_refused(run, bundle_dir, texts, tmp_path):
     assert "checksum differs" in changed(lambda d: (d / "head.safetensors").write_bytes(b"x"))
     assert "checksum differs" in changed(lambda d: os.truncate(d / "encoder" / "model.safetensors", 10_000_000))
     assert "rows.json is missing" in changed(lambda d: (d / "rows.json").unlink())
-    assert "format 99" in changed(edit("manifest.json", '"format": 2', '"format": 99'))
+    assert "format 99" in changed(edit("manifest.json", '"format": 3', '"format": 99'))
     assert "broken JSON" in changed(lambda d: (d / "manifest.json").write_text("{"))
     assert "outside the bundle" in changed(edit("manifest.json", '"rows.json"', '"../rows.json"'))
     assert "not in its manifest" in changed(lambda d: (d / "more.json").write_text("{}"))

@@ -1,9 +1,12 @@
 """The encoder against bert-for-tf2 and against an independent computation, in every format and setting."""
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -166,6 +169,26 @@ def test_order_and_company_change_nothing(tiny):
     assert np.abs(encoder.encode([texts[i] for i in order]) - together[order]).max() < 1e-4
     assert np.abs(encoder.encode(texts[:1])[0] - together[0]).max() < 1e-4
     assert np.allclose(np.linalg.norm(encoder.encode(texts, normalize=True), axis=1), 1, atol=1e-5)
+
+
+def test_several_threads_may_share_an_encoder(tiny):
+    rng = np.random.default_rng(0)
+    texts = [[" ".join(rng.choice(list("abcdefghij"), rng.integers(1, 20))) for _ in range(300)] for _ in range(4)]
+    encoder = BertEncoder(tiny["hf"], 24, precision="fp32")
+    encoder.batch_tokens = 48                                            # many batches
+    alone = [encoder.encode(t) for t in texts]
+    with ThreadPoolExecutor(4) as threads:
+        for got, want in zip(threads.map(encoder.encode, texts * 3), alone * 3, strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_an_encoder_that_is_done_with_is_let_go(tiny):
+    encoder = BertEncoder(tiny["hf"], 24, precision="fp32")
+    encoder.encode(["a b c", "d"])
+    gone = weakref.ref(encoder._runtime)
+    del encoder
+    gc.collect()
+    assert gone() is None
 
 
 def test_settings_that_cannot_be(tiny, tmp_path):

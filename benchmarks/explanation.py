@@ -1,0 +1,49 @@
+"""Do explanations name what matters? The deletion test of chapter 11 on 500 validation plots of four sentences or more: the
+bundle of recipe frozen explains, it and the article's recipe judge; both are trained on the training rows. Written to
+results/<corpus>-<checksum8>-explanation.json; intervals are 95 %, from 1,000 resamples of the plots.
+"""
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from bert_genres.data import InputError, corpus_checksum, corpus_name, load_corpus, split_corpus
+from bert_genres.explanation import deletion_test, split_sentences
+from bert_genres.model import load_bundle
+from bert_genres.results import hardware, write_metrics
+
+PLOTS, REMOVED, SEED = 500, 2, 0
+
+
+def main(corpus, places):
+    films = load_corpus(corpus)
+    valid = films[split_corpus(films, corpus=corpus) == "validation"]
+    bundles = {name: load_bundle(folder) for name, folder in places.items()}
+    for name, bundle in bundles.items():
+        if set(valid.movie_id) & set(bundle.rows["train"]) or bundle.info["checksum"] != corpus_checksum(films):
+            raise InputError(f"{places[name]}: was not trained on this corpus's training rows")
+    rng = np.random.default_rng(SEED)
+    plots = [valid["plot"].iloc[i] for i in rng.permutation(len(valid))]
+    texts = [plot for plot in plots if len(split_sentences(plot)) >= 2 * REMOVED][:PLOTS]
+    losses = deletion_test(bundles["frozen"], texts, list(bundles.values()), REMOVED, SEED)
+    draws = rng.integers(0, losses.shape[1], (1000, losses.shape[1]))
+    out = {}
+    for name, loss in zip(bundles, losses, strict=True):
+        more = loss[:, 0] - loss[:, 1]
+        ends = np.quantile(more[draws].mean(1), [.025, .975])
+        out[name] = {"named": round(float(loss[:, 0].mean()), 4), "random": round(float(loss[:, 1].mean()), 4),
+                     "difference": round(float(more.mean()), 4), "difference_ci95": ends.round(4).tolist()}
+        print(name, out[name])
+    checksum = corpus_checksum(films)
+    write_metrics(Path("results") / f"{corpus_name(corpus)}-{checksum[:8]}-explanation.json", {
+        "corpus": corpus_name(corpus), "checksum": checksum, "hardware": hardware(), "rows": "validation", "seed": SEED,
+        "n": len(texts), "removed": REMOVED, "loss of the likeliest label's logit": out})
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1], {"frozen": Path(sys.argv[2]), "article": Path(sys.argv[3])})
+    except IndexError:
+        sys.exit(print("usage: explanation.py CORPUS FROZEN_BUNDLE ARTICLE_BUNDLE", file=sys.stderr) or 2)
+    except InputError as e:
+        sys.exit(print(f"explanation: {e}", file=sys.stderr) or 2)

@@ -1,0 +1,152 @@
+"""Training the encoder: interruption, replicas, and the bundle."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import one_line
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from bert_genres.data import InputError, load_corpus
+from bert_genres.embeddings import MINILM, BertEncoder, Checkpoint, read_weights
+from bert_genres.model import load_bundle, save_bundle
+from bert_genres.recipes import TextClassifier, fit_frozen
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    "The packaged encoder's first three layers."
+    folder, whole = tmp_path_factory.mktemp("small") / "model", Checkpoint(MINILM)
+    folder.mkdir()
+    whole.save(folder)
+    (folder / "config.json").write_text(json.dumps(whole.config | {"num_hidden_layers": 3}))
+    kept = {k: np.ascontiguousarray(v) for k, v in read_weights(whole.folder).items()
+            if not any(f"layer_{n}/" in k for n in (3, 4, 5))}
+    save_file(kept, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(small, tmp_path_factory):
+    "Recipe frozen on 100 films."
+    films = load_corpus("sample").iloc[:100].reset_index(drop=True)
+    bundle, _ = fit_frozen(films, np.full(len(films), "train"), encoder=BertEncoder(small, 64, precision="fp32"))
+    return save_bundle(bundle, tmp_path_factory.mktemp("start") / "frozen")
+
+
+FIT = """
+import signal, sys, numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import bert_genres.finetuning as finetuning
+from bert_genres.data import load_corpus, split_all_rows
+from bert_genres.embeddings import BertEncoder
+finetuning.SAVE_EVERY = .3
+films = load_corpus("sample").iloc[:120].reset_index(drop=True)
+encoder = BertEncoder(sys.argv[1], 64, precision="fp32")
+bundle, said = finetuning.fit_finetuned(films, split_all_rows(films), encoder=encoder, epochs=2, batch_size=8)
+np.savez(sys.argv[2], scores=said["scores"], tuned=said["tuned"], frozen=said["frozen"])
+"""
+
+
+def fit_process(small, out, cache):
+    return subprocess.Popen([sys.executable, "-c", FIT, small, out], env=os.environ | {"BERT_GENRES_CACHE": str(cache)},
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def steps_made(cache):
+    "The optimizers' count in the saved state."
+    for path in cache.glob("training/*/state.safetensors"):
+        with safe_open(path, "numpy") as f:
+            return max(int(f.get_tensor(k)) for k in f.keys() if f.get_slice(k).get_dtype() == "I64")
+    return 0
+
+
+def test_a_killed_training_ends_as_one_that_was_left_alone(small, tmp_path):
+    calm = fit_process(small, tmp_path / "calm.npz", tmp_path / "calm")
+    assert calm.wait() == 0, calm.stderr.read().decode()
+    (began,) = (tmp_path / "calm" / "training").iterdir()                # what it began with is the same for both
+    ended = tmp_path / "killed" / "training" / began.name
+    shutil.copytree(began / "frozen", ended / "frozen")
+    shutil.copy(began / "held.safetensors", ended)
+    process = fit_process(small, tmp_path / "killed.npz", tmp_path / "killed")
+    while steps_made(tmp_path / "killed") < 16:                          # in the second of two epochs of 13
+        assert process.poll() is None, process.stderr.read().decode()
+        time.sleep(.2)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert 16 <= steps_made(tmp_path / "killed") < 26
+    last = fit_process(small, tmp_path / "killed.npz", tmp_path / "killed")
+    assert last.wait() == 0, last.stderr.read().decode()
+    a, b = np.load(tmp_path / "calm.npz"), np.load(tmp_path / "killed.npz")
+    assert len(a["scores"]) == 2
+    for name in a.files:
+        np.testing.assert_allclose(a[name], b[name], atol=1e-5)
+    for file in ("model.safetensors", "head.safetensors"):
+        calm, killed = (load_file(next((tmp_path / name / "training").glob(f"*/last/{file}"))) for name in ("calm", "killed"))
+        assert calm.keys() == killed.keys()
+        for k, v in calm.items():
+            np.testing.assert_allclose(v, killed[k], atol=1e-6, err_msg=f"{file}: {k}")
+
+
+REPLICAS = """
+import os, sys
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import numpy as np
+from bert_genres.embeddings import pad
+from bert_genres.finetuning import Network, Training
+from bert_genres.model import load_bundle
+start = load_bundle(sys.argv[1], "fp32")
+from itertools import product
+texts = ["A {} hunts a {} on {}.".format(*who) for who in product(["cop", "nun"], ["thief", "ghost"], ["Mars", "Capri"])]
+ids = pad([e.ids for e in start.encoder.tokenizer.encode_batch(texts)])
+topics = start.head.topics(texts)
+y = (np.random.default_rng(0).random((len(texts), len(start.classes_))) < .1).astype(np.float32)
+for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+    with strategy.scope():
+        net = Network(start, texts, dropout=0)
+        for layer in net.top.head.layers[::2]:
+            layer.rate = 0
+        training = Training(net, 6, strategy=strategy)
+        print(strategy.num_replicas_in_sync, *[training.step(ids, topics, y) for _ in range(4)])
+"""
+
+
+def test_two_replicas_go_the_way_of_one(start):
+    done = subprocess.run([sys.executable, "-c", REPLICAS, start], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    one, two = np.array([line.split() for line in done.stdout.decode().splitlines()], dtype=float)
+    assert (one[0], two[0]) == (1, 2)
+    np.testing.assert_allclose(one[1:], two[1:], rtol=1e-4)
+    assert len(set(one[1:].round(4))) == 4                     # the weights move from step to step
+
+
+def test_the_estimator_trains_it_and_the_bundle_predicts_without_tensorflow(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("BERT_GENRES_CACHE", str(tmp_path / "cache"))
+    films = load_corpus("sample").iloc[:120]
+    texts = list(films["plot"])
+    classifier = TextClassifier("finetuned", str(small), 64).fit(texts, list(films.genres))
+    classifier.save(tmp_path / "bundle")
+    code = ("import sys, json; from bert_genres.model import load_bundle; b = load_bundle(sys.argv[1]);"
+            "p = b.predict_proba(json.load(sys.stdin)); assert 'tensorflow' not in sys.modules; print(json.dumps(p.tolist()))")
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "bundle"], input=json.dumps(texts[:9]).encode(),
+                          capture_output=True, check=True)
+    np.testing.assert_allclose(json.loads(done.stdout), classifier.bundle_.predict_proba(texts[:9]), atol=1e-6)
+    said = (tmp_path / "bundle" / "bundle.json").read_text()
+    assert str(tmp_path / "cache") not in said
+    (tmp_path / "bundle" / "tuned" / "vocab.txt").unlink()
+    with pytest.raises(InputError, match="tuned/vocab.txt is missing"):
+        load_bundle(tmp_path / "bundle")
+
+
+def test_a_split_without_validation_rows_is_refused_in_one_line(run, tmp_path):
+    said = one_line(run("train", "sample", "--split", "article", "--recipe", "finetuned", "--out", tmp_path / "out"), 2)
+    assert "needs validation rows" in said and not (tmp_path / "out").exists()
