@@ -75,16 +75,16 @@ def main(corpus):
     train, valid = (films[part == name].reset_index(drop=True) for name in ("train", "validation"))
     path = Path("results") / f"{corpus_name(corpus)}-{corpus_checksum(films)[:8]}-finetuning.json"
     done = json.loads(path.read_text()) if path.exists() else {
-        "corpus": corpus_name(corpus), "checksum": corpus_checksum(films), "hardware": hardware(), "rows": "validation",
-        "n": len(valid), "ways": {}, "few": {}}
+        "corpus": corpus_name(corpus), "checksum": corpus_checksum(films), "rows": "validation", "n": len(valid),
+        "ways": {}, "few": {}}
     for way, settings in WAYS.items():
         if way not in done["ways"]:
-            done["ways"][way] = {"settings": settings} | run_way(films, part, corpus, settings)
+            done["ways"][way] = {"settings": settings, "hardware": hardware()} | run_way(films, part, corpus, settings)
             write_metrics(path, done)
     for n, seed in [(n, seed) for n in SIZES if n < len(train) for seed in SEEDS]:
         runs = done["few"].setdefault(str(n), {})
         if str(seed) not in runs:
-            runs[str(seed)] = run_few(train, valid, corpus, n, seed)
+            runs[str(seed)] = {"hardware": hardware()} | run_few(train, valid, corpus, n, seed)
             write_metrics(path, done)
 
 

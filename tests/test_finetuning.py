@@ -45,7 +45,8 @@ import signal, sys, numpy as np
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import bert_genres.finetuning as finetuning
 from bert_genres.data import load_corpus, split_all_rows
-from bert_genres.embeddings import BertEncoder
+from bert_genres.embeddings import BertEncoder, import_tensorflow
+import_tensorflow().config.optimizer.set_experimental_options({"disable_meta_optimizer": True})     # it differs by process
 finetuning.SAVE_EVERY = .3
 films = load_corpus("sample").iloc[:120].reset_index(drop=True)
 encoder = BertEncoder(sys.argv[1], 64, precision="fp32")
@@ -55,8 +56,9 @@ np.savez(sys.argv[2], scores=said["scores"], tuned=said["tuned"], frozen=said["f
 
 
 def fit_process(small, out, cache):
-    return subprocess.Popen([sys.executable, "-c", FIT, small, out], env=os.environ | {"BERT_GENRES_CACHE": str(cache)},
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    "One operation at a time, on one thread: TensorFlow promises no order of its sums otherwise, nor the same last bits."
+    env = os.environ | {"BERT_GENRES_CACHE": str(cache), "TF_NUM_INTEROP_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", FIT, small, out], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def steps_made(cache):
