@@ -11,10 +11,9 @@ from statistics import median
 
 import numpy as np
 
-from bert_genres.command import prediction
 from bert_genres.cooccurrence import close_rules, implications
 from bert_genres.data import SAMPLE, binarize, label_names, load_corpus, read_metadata
-from bert_genres.model import apply_rules, load_bundle
+from bert_genres.model import apply_rules, load_bundle, prediction
 from bert_genres.results import hardware, write_metrics
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MINILM', 'MINILM_SHA256', 'BERT_CONFIG', 'POOLINGS', 'resolve_model', 'read_weights', 'tensor', 'Checkpoint',
-           'import_tensorflow', 'wordpiece', 'bert_layer', 'pad', 'pool', 'bert_graph', 'resolve_precision',
-           'BertEncoder', 'vector_key', 'cache_bound', 'VectorCache', 'write_npy', 'encode_cached']
+           'quiet_stderr', 'import_tensorflow', 'wordpiece', 'bert_layer', 'pad', 'pool', 'bert_graph',
+           'resolve_precision', 'BertEncoder', 'vector_key', 'cache_bound', 'VectorCache', 'write_npy', 'encode_cached']
 
 # %% ../nbs/03_embeddings.ipynb #8f678cee
 import contextlib
@@ -160,7 +160,7 @@ class Checkpoint:
 
 # %% ../nbs/03_embeddings.ipynb #648d9238
 @contextlib.contextmanager
-def _quiet_stderr():
+def quiet_stderr():
     "Point file descriptor 2 at the null device, also for C++ code; restored whatever happens."
     sys.stderr.flush()
     saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -185,11 +185,12 @@ def import_tensorflow():
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")   # else gradients are summed in the order in which they come
-    with _quiet_stderr():
+    with quiet_stderr():
         import tensorflow as tf
         import tensorflow.python as private
         import tf_keras
-        tf.constant(0)  # starts the runtime, which prints too
+        if not os.environ.get("TF_CONFIG"):     # several workers are named to a runtime that has not started
+            tf.constant(0)                      # starts it, which prints too
     private.keras = sys.modules["tensorflow.python.keras"] = tf_keras
     sys.modules["tensorflow.python.keras.backend"] = tf_keras.backend
     return tf
@@ -310,8 +311,9 @@ class _OpenVino:
 
         hint = {"fp32": "f32", "bf16": "bf16"}[precision]
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = int(os.environ.get("OMP_NUM_THREADS") or cores)            # whoever shares a machine out sets it
         self.compiled = ov.Core().compile_model(bert_graph(checkpoint, *layers), "CPU", {
-            "INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": cores})
+            "INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores})
         self.at_once = 2 * cores                                           # half of them wait their turn
 
     def run(self, batches):

@@ -1,8 +1,10 @@
 """Training the encoder: interruption, replicas, and the bundle."""
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -100,8 +102,12 @@ REPLICAS = """
 import os, sys
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+if "TF_CONFIG" in os.environ:
+    strategies = [tf.distribute.MultiWorkerMirroredStrategy()]
+else:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategies = [tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])]
 import numpy as np
 from bert_genres.embeddings import pad
 from bert_genres.finetuning import Network, Training
@@ -112,7 +118,7 @@ texts = ["A {} hunts a {} on {}.".format(*who) for who in product(["cop", "nun"]
 ids = pad([e.ids for e in start.encoder.tokenizer.encode_batch(texts)])
 topics = start.head.topics(texts)
 y = (np.random.default_rng(0).random((len(texts), len(start.classes_))) < .1).astype(np.float32)
-for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+for strategy in strategies:
     with strategy.scope():
         net = Network(start, texts, dropout=0)
         for layer in net.top.head.layers[::2]:
@@ -122,13 +128,43 @@ for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["
 """
 
 
-def test_two_replicas_go_the_way_of_one(start):
+def two_workers(code, *args, caches):
+    "Two processes that know of each other; what each has printed."
+    ports = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            free = stack.enter_context(socket.socket())
+            free.bind(("127.0.0.1", 0))
+            ports.append(f"127.0.0.1:{free.getsockname()[1]}")
+    settings = [{"cluster": {"worker": ports}, "task": {"type": "worker", "index": k}} for k in range(2)]
+    workers = [subprocess.Popen([sys.executable, "-c", code, *map(str, mine)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                env=os.environ | {"TF_CONFIG": json.dumps(config), "BERT_GENRES_CACHE": str(cache)})
+               for config, mine, cache in zip(settings, args, caches, strict=True)]
+    said = [worker.communicate() for worker in workers]
+    for worker, (_, error) in zip(workers, said, strict=True):
+        assert worker.returncode == 0, error.decode()[-2000:]
+    return [out.decode().splitlines() for out, _ in said]
+
+
+def test_two_replicas_and_two_workers_go_the_way_of_one(start, tmp_path):
     done = subprocess.run([sys.executable, "-c", REPLICAS, start], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
-    one, two = np.array([line.split() for line in done.stdout.decode().splitlines()], dtype=float)
-    assert (one[0], two[0]) == (1, 2)
-    np.testing.assert_allclose(one[1:], two[1:], rtol=1e-4)
+    first, second = two_workers(REPLICAS, [start], [start], caches=[tmp_path] * 2)
+    one, *two = np.array([line.split() for line in [*done.stdout.decode().splitlines(), *first, *second]], dtype=float)
+    assert (one[0], *(found[0] for found in two)) == (1, 2, 2, 2)
+    for found in two:
+        np.testing.assert_allclose(one[1:], found[1:], rtol=1e-4)
     assert len(set(one[1:].round(4))) == 4                     # the weights move from step to step
+
+
+def test_two_workers_keep_one_training(small, tmp_path):
+    two_workers(FIT, [small, tmp_path / "0.npz"], [small, tmp_path / "1.npz"], caches=[tmp_path / "cache"] * 2)
+    (folder,) = (tmp_path / "cache" / "training").iterdir()
+    assert (folder / "best" / "model.safetensors").exists()
+    first, second = (np.load(tmp_path / f"{k}.npz") for k in range(2))
+    assert 0 < len(first["scores"]) <= 2
+    for name in first.files:
+        np.testing.assert_array_equal(first[name], second[name])
 
 
 def test_the_estimator_trains_it_and_the_bundle_predicts_without_tensorflow(small, tmp_path, monkeypatch):

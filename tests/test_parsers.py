@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_genres.command import read_texts
-from bert_genres.data import InputError, load_corpus, read_metadata, read_plots, read_rows, text_error
+from bert_genres.data import InputError, load_corpus, read_metadata, read_plots, read_rows, read_texts, text_error
 
 # FUZZ=20000 pytest tests/test_parsers.py looks longer, and elsewhere each time
 EXAMPLES = os.environ.get("FUZZ")
