@@ -265,6 +265,9 @@ def cache(args):
             return 3
         if args.verify:
             print(f"verified: {dropped:,} damaged vectors dropped")
+        trainings = [p for p in (cache_dir() / "training").glob("*") if p.is_dir()]
+        size = sum(p.stat().st_size for folder in trainings for p in folder.rglob("*") if p.is_file())
+        print(f"{cache_dir() / 'training'}: {len(trainings)} trainings of encoders, {size / 1e6:,.1f} MB; --empty drops them too")
         size = kept.path.stat().st_size
         print(f"{kept.path}: {n:,} vectors, {size / 1e6:,.1f} MB of at most {kept.bound / 1e6:,.1f} MB")
 

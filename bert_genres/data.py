@@ -541,7 +541,7 @@ def near_duplicates(
     films: pd.DataFrame,      # with columns title, year and plot
     overlap: float = 0.5,     # of the shorter plot's distinct five-word runs
 ) -> np.ndarray:              # int [films]: films with the same number belong together
-    "Group films whose plots share `overlap` of their five-word runs, or whose title and year are the same."
+    "Group films whose plots share `overlap` of their five-word runs, or whose title and year are there and the same."
     from scipy.sparse import coo_matrix, csr_matrix
     from scipy.sparse.csgraph import connected_components
     from sklearn.feature_extraction.text import HashingVectorizer
@@ -556,7 +556,8 @@ def near_duplicates(
     close = (both.row < both.col) & (both.data >= overlap * np.minimum(size[both.row], size[both.col]))
     pairs = np.stack([both.row[close], both.col[close]], axis=1)
     named = films.title.str.casefold() + "\t" + films.year
-    first = named.where(films.title != "").dropna().drop_duplicates()
+    named = named.where((films.title != "") & (films.year != ""))       # without a year a title may be any film's
+    first = named.dropna().drop_duplicates()
     twin = named.map({name: i for i, name in first.items()})
     same = twin.dropna().astype(int)
     pairs = np.vstack([pairs, np.stack([same.index, same.values], axis=1)])

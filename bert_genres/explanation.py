@@ -9,10 +9,12 @@ __all__ = ['MOST', 'PAGE', 'LONGEST', 'HEADERS', 'split_sentences', 'explain', '
 # %% ../nbs/11_explanation.ipynb #fba55288
 import asyncio
 import json
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from itertools import pairwise
+from urllib.parse import urlsplit
 
 import numpy as np
 import sentencex
@@ -28,10 +30,10 @@ MOST = 40   # parts that a text is taken into
 
 def split_sentences(text: str) -> list[str]:
     "A text's sentences, with the space after them, or where they are more than `MOST`, that many runs of them."
-    starts, at = [], 0
-    for sentence in sentencex.segment("en", text):
+    plain, starts, at = re.sub(r"[^\S\x00-\x7f]", " ", text), [], 0        # sentencex ends in a panic at some other spaces
+    for sentence in sentencex.segment("en", plain):
         if sentence.strip():
-            starts.append(at := text.index(sentence, at))
+            starts.append(at := plain.index(sentence, at))
             at += len(sentence)
     cuts = [0, *starts[1:], len(text)] if text else [0]
     if len(cuts) - 1 > MOST:
@@ -57,6 +59,12 @@ def _largest(names, values, top):
     return [(names[i], round(float(values[i]), 4)) for i in np.argsort(-np.abs(values), kind="stable")[:top]]
 
 # %% ../nbs/11_explanation.ipynb #2ec5fc9e
+def _read_until(bundle, text):
+    "How many characters of a text the encoder reads."
+    tokens = bundle.encoder.tokenizer.encode(text)
+    return tokens.offsets[-2][1] if tokens.overflowing else len(text)
+
+
 def explain(
     bundle: Bundle,
     text: str,
@@ -66,7 +74,8 @@ def explain(
     "Why a bundle names labels for a text. What a recipe does not have, words and films or rules, is an empty list."
     sentences = split_sentences(text)
     without = ["".join(sentences[:k] + sentences[k + 1:]) for k in range(len(sentences))] if len(sentences) > 1 else []
-    probs = bundle.predict_proba([text, *without])
+    ends, read = np.cumsum([0, *map(len, sentences)]), text[:_read_until(bundle, text)]
+    probs = bundle.predict_proba([text, *without], [text, *(read[:a] + read[b:] for a, b in pairwise(ends) if without)])
     by_itself, named = (bundle.decide(probs[:1], correct=correct)[0] for correct in (False, True))
     words, spoken, films, near, dual = _machine(bundle, text)
     threshold = np.broadcast_to(bundle.threshold, named.shape)
@@ -123,7 +132,7 @@ def _asked(body: bytes, bundle):
     try:
         asked = json.loads(body)
         text, label, step = asked["text"], asked.get("label"), float(asked.get("step", 0))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise InputError("not a request of this page") from None
     if error := text_error(text):
         raise InputError(f"the text is {error}")
@@ -155,26 +164,30 @@ def why(bundle: Bundle, body: bytes) -> dict:
 def describe(bundle: Bundle) -> dict:
     "What the page says of a bundle."
     info = bundle.info
-    return {"recipe": info["recipe"], "trained": info["n_train"], "labels": len(bundle.classes_),
+    return {"recipe": info["recipe"], "trained": info.get("n_train"), "labels": len(bundle.classes_),
             "max_seq_len": bundle.encoder.max_seq_len, "tradeoff": info.get("tradeoff"),
             "rows": info.get("scores", {}).get("rows")}
 
 # %% ../nbs/11_explanation.ipynb #8e74f5a0
 def application(bundle: Bundle, hosts: set[str] | None = None):
     "A Tornado application; `hosts`: the names under which it may be called, against pages that rebind theirs, or any."
-    from tornado.ioloop import IOLoop
     from tornado.web import Application, RequestHandler
 
     lane = ThreadPoolExecutor(1)                     # one text after the other: each of them uses all cores
     doing = {"answer": answer, "why": why}
 
     class Page(RequestHandler):
-        def prepare(self):
+        def set_default_headers(self):
             for name, value in HEADERS.items():
                 self.set_header(name, value)
-            if hosts is not None and self.request.host_name not in hosts:
-                self.set_status(403)
-                self.finish({"error": "not called by a name of this computer"})
+
+        def prepare(self):
+            sent = self.request.headers
+            foreign = urlsplit(sent.get("Origin", "")).netloc not in ("", self.request.host)
+            no_json = self.request.method == "POST" and sent.get("Content-Type", "").partition(";")[0] != "application/json"
+            if foreign or no_json or (hosts is not None and self.request.host_name not in hosts):
+                self.set_status(403)                   # another page's request, or one by a name that it has rebound
+                self.finish({"error": "not called by this page under a name of this computer"})
 
         def get(self, name):
             if name == "model":
@@ -186,11 +199,18 @@ def application(bundle: Bundle, hosts: set[str] | None = None):
             else:
                 self.send_error(404)
 
+        def on_connection_close(self):
+            if waiting := getattr(self, "waiting", None):
+                waiting.cancel()
+
         async def post(self, name):
             if name not in doing:
                 return self.send_error(404)
+            self.waiting = lane.submit(doing[name], bundle, self.request.body)
             try:
-                self.finish(await IOLoop.current().run_in_executor(lane, doing[name], bundle, self.request.body))
+                self.finish(await asyncio.wrap_future(self.waiting))
+            except asyncio.CancelledError:             # nobody waits for it any more
+                return
             except InputError as e:
                 self.set_status(400)
                 self.finish({"error": str(e)})
@@ -201,13 +221,14 @@ def application(bundle: Bundle, hosts: set[str] | None = None):
 def serve(bundle: Bundle, host: str = "127.0.0.1", port: int = 8000):
     "Serve the page until Ctrl-C. InputError where the port is not to be had."
     async def run():
-        own = {"localhost", "127.0.0.1", "::1", "[::1]"}
-        app = application(bundle, own if host in own else None)
+        own = {"localhost", "127.0.0.1", "::1", "[::1]", host}
+        here = host == "localhost" or re.fullmatch(r"127\.[\d.]+|::1", host)
+        app = application(bundle, own if here else None)
         try:
             app.listen(port, host, max_body_size=4 * LONGEST)
-        except (OSError, OverflowError) as e:
+        except (OSError, OverflowError, UnicodeError) as e:
             raise InputError(f"{host}, port {port}: cannot listen there ({e})") from e
-        print(f"http://{host}:{port} shows the page; Ctrl-C ends it", file=sys.stderr, flush=True)
+        print(f"http://{f'[{host}]' if ':' in host else host}:{port} shows the page; Ctrl-C ends it", file=sys.stderr, flush=True)
         await asyncio.Event().wait()
 
     bundle.predict_proba(["ready"])                                      # the first call compiles

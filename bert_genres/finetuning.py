@@ -23,13 +23,13 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from scipy.special import expit, logit
 
 import bert_genres
 from .baselines import best_threshold
 from .data import InputError, atomic_path, binarize, cache_dir, corpus_checksum, label_names, progress
-from .embeddings import BertEncoder, Checkpoint, bert_layer, import_tensorflow, pad, read_weights
+from .embeddings import BertEncoder, Checkpoint, bert_layer, import_tensorflow, pad, read_weights, write_tensors
 from .evaluation import evaluate, tradeoff
 from .model import Bundle, Head, describe_run, load_bundle, row_digests, save_bundle
 from .recipes import Attention, Frozen, batches, choose_thresholds, fit_frozen, fit_stack
@@ -58,14 +58,6 @@ def seeded_dropout(seed):   # a tf.Variable of two int32: the training's seed an
     return SeededDropout
 
 # %% ../nbs/10_finetuning.ipynb #cbb4e6ec
-def _write(tensors, path, metadata=None):
-    "`save_file`, whose own error does not say that it is the disk's."
-    try:
-        save_file(tensors, path, metadata)
-    except SafetensorError as e:
-        raise OSError(f"{path}: cannot be written ({e})") from e
-
-# %% ../nbs/10_finetuning.ipynb #09d986d4
 class Network:
     "BERT up to the layer of `frozen`'s first network, with that network on top, in TensorFlow."
     def __init__(self, start: Bundle, texts: list[str], adapters: int | None = None, dropout: float = .1):
@@ -107,10 +99,10 @@ class Network:
         folder.mkdir()
         self.checkpoint.save(folder)
         tuned = {map_to_stock_variable_name(w.name): w.numpy() for w in self.bert.weights}
-        _write(read_weights(self.checkpoint.folder) | tuned, folder / "model.safetensors")
+        write_tensors(read_weights(self.checkpoint.folder) | tuned, folder / "model.safetensors")
         queries, head = self.top.weights()
         tensors = {"queries": queries} | head.tensors()
-        _write({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / "head.safetensors")
+        write_tensors(tensors, folder / "head.safetensors")
 
 # %% ../nbs/10_finetuning.ipynb #f62129e8
 def layer_rates(
@@ -240,7 +232,7 @@ def save_state(training: Training, path: Path, done: bool, **notes):
     "Write all that the next step depends on, unless all is `done`, and notes: one file that appears whole or not at all."
     tensors = {} if done else {str(k): np.array(v.numpy()) for k, v in enumerate(training.variables)}
     with atomic_path(path) as part:
-        _write(tensors, part, {"notes": json.dumps(notes)})
+        write_tensors(tensors, part, {"notes": json.dumps(notes)})
 
 
 def load_state(training: Training, path: Path) -> dict:
@@ -363,7 +355,9 @@ class Finetuned:
 @contextlib.contextmanager
 def training_folder(*what, chief=True):
     "A folder of the cache, the same for the same `what`, and for one chief at a time: else InputError."
-    key = hashlib.sha256(json.dumps([*what, bert_genres.__version__], sort_keys=True).encode()).hexdigest()[:16]
+    code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(Path(bert_genres.__file__).parent.glob("*.py"))
+            if path.stem in ("embeddings", "recipes", "finetuning")]
+    key = hashlib.sha256(json.dumps([*what, code], sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_dir() / "training" / key
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -378,7 +372,7 @@ def _start(folder, train, seed, encoder, corpus, strategy):
     if is_chief(strategy) and not (folder / "frozen" / "manifest.json").exists():
         bundle, held = fit_frozen(train, np.full(len(train), "train"), seed, encoder, corpus)
         with atomic_path(folder / "held.safetensors") as part:
-            _write({"probs": np.ascontiguousarray(held["probs"])}, part)
+            write_tensors({"probs": held["probs"]}, part)
         save_bundle(bundle, folder / "frozen", force=True)
     agree(strategy, 0)
     start = load_bundle(folder / "frozen", encoder.precision)

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from scipy.special import expit
 
 import bert_genres
 from .data import InputError, atomic_path, binarize, corpus_checksum, corpus_name, label_names, progress
-from .embeddings import BertEncoder, Checkpoint, encode_cached, import_tensorflow
+from .embeddings import BertEncoder, Checkpoint, encode_cached, import_tensorflow, write_tensors
 from .evaluation import evaluate, tradeoff
 from .focal_loss import focal_loss
 
@@ -131,12 +131,13 @@ class Bundle:
     rules: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2), dtype=int))
     tuned: BertEncoder | None = None   # a second one, whose vectors stand beside the first one's
 
-    def predict_proba(self, texts: list[str]) -> np.ndarray:
-        "Probabilities, float32 [n, labels], of texts."
+    def predict_proba(self, texts: list[str], read: list[str] | None = None) -> np.ndarray:
+        "Probabilities, float32 [n, labels], of texts; `read`: what the encoders read of each, where that is less."
         out = [np.zeros((0, len(self.classes_)), dtype=np.float32)]
         for start in range(0, len(texts), 1024):    # some at a time, for memory to stay flat
             block = list(texts[start:start + 1024])
-            vectors = [encoder.encode(block) for encoder in (self.encoder, self.tuned) if encoder]
+            seen = block if read is None else list(read[start:start + 1024])
+            vectors = [encoder.encode(seen) for encoder in (self.encoder, self.tuned) if encoder]
             out.append(self.head.predict_proba(np.hstack(vectors) if self.tuned else vectors[0], block))
         return np.concatenate(out)
 
@@ -215,7 +216,7 @@ def save_bundle(bundle: Bundle, folder: str | Path, force: bool = False) -> Path
             (part / name).mkdir(parents=True)
             encoder.checkpoint.save(part / name)
         tensors = bundle.head.tensors() | {"rules": np.asarray(bundle.rules, dtype=np.int64)}
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, part / "head.safetensors")
+        write_tensors(tensors, part / "head.safetensors")
         settings = {name: {k: encoder.settings[k] for k in ("max_seq_len", "layer", "pooling")}
                     for name, encoder in encoders.items()}
         kind = next(k for k, v in HEADS.items() if v.endswith(f":{type(bundle.head).__name__}"))

@@ -27,6 +27,8 @@ def stamps(notebooks, checksum):
     "What each notebook's executed copy depends on, as a chain of checksums."
     recorded = b"".join(p.read_bytes() for p in sorted((ROOT / "results").glob("*.json")))
     digest = hashlib.sha256(f"{checksum} {os.environ.get('MODEL')}".encode() + (ROOT / "requirements.lock").read_bytes())
+    for table in sorted((ROOT / "nbs").glob("*.csv")):
+        digest.update(table.read_bytes())
     for path in notebooks:
         nb = nbformat.read(path, as_version=4)
         code = "\0".join(c.source for c in nb.cells if c.cell_type == "code")

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -43,13 +44,20 @@ def start(small, tmp_path_factory):
 
 
 FIT = """
-import signal, sys, numpy as np
+import signal, sys, time, numpy as np
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import bert_genres.finetuning as finetuning
 from bert_genres.data import load_corpus, split_all_rows
 from bert_genres.embeddings import BertEncoder, import_tensorflow
 import_tensorflow().config.optimizer.set_experimental_options({"disable_meta_optimizer": True})     # it differs by process
 finetuning.SAVE_EVERY = .3
+if len(sys.argv) > 3:                    # save after each step, and stand still in this one
+    step, finetuning.SAVE_EVERY = finetuning.Training.step, 0
+    def counted(training, *args):
+        if training.number == int(sys.argv[3]):
+            time.sleep(3600)
+        return step(training, *args)
+    finetuning.Training.step = counted
 films = load_corpus("sample").iloc[:120].reset_index(drop=True)
 encoder = BertEncoder(sys.argv[1], 64, precision="fp32")
 bundle, said = finetuning.fit_finetuned(films, split_all_rows(films), encoder=encoder, epochs=2, batch_size=8)
@@ -57,10 +65,11 @@ np.savez(sys.argv[2], scores=said["scores"], tuned=said["tuned"], frozen=said["f
 """
 
 
-def fit_process(small, out, cache):
+def fit_process(small, out, cache, *stop):
     "One operation at a time, on one thread: TensorFlow promises no order of its sums otherwise, nor the same last bits."
     env = os.environ | {"BERT_GENRES_CACHE": str(cache), "TF_NUM_INTEROP_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", FIT, small, out], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [sys.executable, "-c", FIT, small, out, *stop]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def steps_made(cache):
@@ -78,13 +87,12 @@ def test_a_killed_training_ends_as_one_that_was_left_alone(small, tmp_path):
     ended = tmp_path / "killed" / "training" / began.name
     shutil.copytree(began / "frozen", ended / "frozen")
     shutil.copy(began / "held.safetensors", ended)
-    process = fit_process(small, tmp_path / "killed.npz", tmp_path / "killed")
-    while steps_made(tmp_path / "killed") < 16:                          # in the second of two epochs of 13
+    process = fit_process(small, tmp_path / "killed.npz", tmp_path / "killed", "18")
+    while steps_made(tmp_path / "killed") < 18:                          # in the second of two epochs of 13
         assert process.poll() is None, process.stderr.read().decode()
         time.sleep(.2)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert 16 <= steps_made(tmp_path / "killed") < 26
     last = fit_process(small, tmp_path / "killed.npz", tmp_path / "killed")
     assert last.wait() == 0, last.stderr.read().decode()
     a, b = np.load(tmp_path / "calm.npz"), np.load(tmp_path / "killed.npz")
@@ -137,13 +145,26 @@ def two_workers(code, *args, caches):
             free.bind(("127.0.0.1", 0))
             ports.append(f"127.0.0.1:{free.getsockname()[1]}")
     settings = [{"cluster": {"worker": ports}, "task": {"type": "worker", "index": k}} for k in range(2)]
-    workers = [subprocess.Popen([sys.executable, "-c", code, *map(str, mine)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                env=os.environ | {"TF_CONFIG": json.dumps(config), "BERT_GENRES_CACHE": str(cache)})
-               for config, mine, cache in zip(settings, args, caches, strict=True)]
-    said = [worker.communicate() for worker in workers]
-    for worker, (_, error) in zip(workers, said, strict=True):
-        assert worker.returncode == 0, error.decode()[-2000:]
-    return [out.decode().splitlines() for out, _ in said]
+    with contextlib.ExitStack() as stack:
+        files = [[stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2)] for _ in range(2)]
+        workers = [subprocess.Popen([sys.executable, "-c", code, *map(str, mine)], stdout=out, stderr=err,
+                                    env=os.environ | {"TF_CONFIG": json.dumps(config), "BERT_GENRES_CACHE": str(cache)})
+                   for config, mine, cache, (out, err) in zip(settings, args, caches, files, strict=True)]
+        for worker in workers:
+            stack.callback(worker.kill)
+        until = time.monotonic() + 600
+        while any(worker.poll() is None for worker in workers):
+            assert time.monotonic() < until and not any(worker.poll() for worker in workers), said(files)
+            time.sleep(.2)
+        assert not any(worker.returncode for worker in workers), said(files)
+        return [out.splitlines() for out, _ in said(files)]
+
+
+def said(files):
+    "What two processes have written, to standard output and, the end of it, to standard error."
+    for file in (file for pair in files for file in pair):
+        file.seek(0)
+    return [(out.read(), err.read()[-2000:]) for out, err in files]
 
 
 def test_two_replicas_and_two_workers_go_the_way_of_one(start, tmp_path):

@@ -163,7 +163,8 @@ def test_twenty_at_once_get_their_own_answers(server):
 @pytest.mark.parametrize(("path", "body", "headers", "status"), [
     ("answer", {"text": ""}, {}, 400), ("answer", {"text": "a", "step": 4}, {}, 400),
     ("why", {"text": "a", "label": "no"}, {}, 400), ("answer", {"text": "a"}, {"Host": "evil.example"}, 403),
-    ("nowhere", {"text": "a"}, {}, 404), ("../model", {}, {}, 404)])
+    ("answer", {"text": "a", "step": 10 ** 400}, {}, 400), ("answer", {"text": "a"}, {"Content-Type": "text/plain"}, 403),
+    ("answer", {"text": "a"}, {"Origin": "http://evil.example"}, 403), ("nowhere", {"text": "a"}, {}, 404)])
 def test_bad_requests_are_refused(server, path, body, headers, status):
     with pytest.raises(HTTPError) as refused:
         post(f"{server}/{path}", body, **headers)

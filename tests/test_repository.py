@@ -36,7 +36,7 @@ def test_readme_is_the_front_page():
 
 
 def test_ruff():
-    tool("ruff", "check", "nbs", "tests", "scripts", "setup.py")
+    tool("ruff", "check", "nbs", "tests", "scripts", "benchmarks", "setup.py")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -102,6 +102,7 @@ def test_every_recorded_figure_names_its_origin():
 
 
 def test_nothing_tracked_names_a_path_of_a_machine():
+    assert "settings.ini" in TRACKED
     for name in TRACKED:
         path = ROOT / name
         if path.suffix in {".ipynb", ".py", ".md", ".json", ".ini", ".toml", ".yml"} and path.is_file():

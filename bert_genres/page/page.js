@@ -14,7 +14,8 @@ const TOO_LONG = 400000, WAIT = 250;
 const $ = id => document.getElementById(id);
 const percent = p => (p < .001 && p > 0 ? "< 0.1" : (100 * p).toFixed(p < .1 ? 1 : 0)) + " %";
 const signed = v => (v < 0 ? "\u2212" : "+") + Math.abs(v).toFixed(3);
-let model = null, chosen = null, turn = 0, whyTurn = 0, timer = null;
+let model = null, chosen = null, turn = 0, whyTurn = 0, timer = null, explained = null;
+const asking = {};        // what is under way, by path: a newer question ends it
 
 function make(tag, text, ...children) {
   const node = document.createElement(tag);
@@ -24,7 +25,10 @@ function make(tag, text, ...children) {
 }
 
 async function ask(path, body) {
-  const response = await fetch(path, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)});
+  if (asking[path]) asking[path].abort();
+  asking[path] = new AbortController();
+  const response = await fetch(path, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body),
+    signal: asking[path].signal});
   const said = await response.json();
   if (!response.ok) throw new Error(said.error);
   return said;
@@ -32,6 +36,7 @@ async function ask(path, body) {
 
 function clear(message) {
   $("summary").textContent = message;
+  explained = null;
   for (const id of ["labels", "why", "near"]) $(id).hidden = true;
 }
 
@@ -54,12 +59,16 @@ async function answer() {
 }
 
 async function explain(label) {
-  const mine = ++whyTurn;
+  const mine = ++whyTurn, question = JSON.stringify([$("text").value, label]);
   chosen = label;
   press();
+  if (question === explained) return;               // only the slider has moved
+  explained = null;
   try {
     const why = await ask("why", {text: $("text").value, label});
-    if (mine === whyTurn) showWhy(why);
+    if (mine !== whyTurn) return;
+    explained = question;
+    showWhy(why);
   } catch (error) {
     if (mine === whyTurn) clear(`No answer: ${error.message}`);
   }
@@ -138,7 +147,7 @@ function showTradeoff() {
 
 async function start() {
   model = await (await fetch("model")).json();
-  $("model").textContent = `Recipe ${model.recipe}, trained on ${model.trained.toLocaleString("en")} texts, knows ${model.labels} labels.`;
+  $("model").textContent = `Recipe ${model.recipe}, ${model.trained === null ? "" : `trained on ${model.trained.toLocaleString("en")} texts, `}knows ${model.labels} labels.`;
   for (const [name, text] of Object.entries(EXAMPLES)) {
     const button = make("button", name);
     button.type = "button";
