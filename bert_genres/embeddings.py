@@ -114,7 +114,7 @@ def tensor(tensors: dict, name: str) -> np.ndarray:
 def write_tensors(tensors: dict[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None):
     "`save_file`, whose own error does not say that it is the disk's: OSError."
     try:
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path, metadata)
+        save_file({k: np.asarray(v, order="C") for k, v in tensors.items()}, path, metadata)
     except SafetensorError as e:
         raise OSError(f"{path}: cannot be written ({e})") from e
 
