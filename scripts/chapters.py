@@ -1,0 +1,115 @@
+"""What the site's chapters are, beyond what nbdev makes of a notebook: `scripts/docs.py` hands `Filter` to it."""
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import nbdev.processors
+import nbdev.showdoc
+from fastcore.docments import DocmentTbl
+from nbdev.config import get_config
+from nbdev.doclinks import NbdevLookup
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = get_config()
+SITE = f"{CONFIG.doc_host}{CONFIG.doc_baseurl}/"
+SOURCE = f"{CONFIG.git_url}/blob/{CONFIG.branch}/"
+COPIED = ["CHANGELOG.md", "CONTRIBUTING.md"]                        # pages that stand at the top of the repository
+NOTEBOOKS = {re.sub(r"^\d+_", "", p.stem): p for p in sorted((ROOT / "nbs").glob("*.ipynb"))}     # by the name of the page
+LONG = 15                                                           # lines of exported code that are shown unfolded
+
+
+def local_links(text):
+    "Links to names of the package and to files above nbs/, as links inside the site or into the repository."
+    text = re.sub(re.escape(SITE) + r"(\w+)\.html", lambda m: NOTEBOOKS[m[1]].name if m[1] in NOTEBOOKS else m[0], text)
+    return re.sub(r"\]\(\.\./([^)#]*)", lambda m: "](" + (m[1] if m[1] in COPIED else SOURCE + m[1]), text)
+
+
+def stay_inside(cell):
+    if cell.cell_type == "markdown":
+        cell.source = local_links(cell.source)
+    for output in cell.get("outputs", []):
+        if "text/markdown" in (data := output.get("data", {})):
+            data["text/markdown"] = [local_links(line) for line in data["text/markdown"]]
+
+
+class KeptFrontmatter(nbdev.processors.FrontmatterProc):
+    "nbdev takes title and description out of a notebook's first cell; what follows them there stays."
+
+    def _update(self, f, cell):
+        text = cell.get("source") or ""
+        super()._update(f, cell)
+        if cell.cell_type == "markdown" and cell.source is None:
+            cell.source = re.sub(r"\A\s*# .*\n+(> .*\n*)*", "", text) or None
+
+
+class ShownExports(nbdev.processors.Processor):
+    "nbdev leaves exported code out; here it stands below the entries that document it, folded where it is long."
+
+    def begin(self):
+        cells, held = [], None
+        for cell in self.nb.cells:
+            entry = getattr(cell, "has_sd", False)
+            if held is not None and not entry:
+                cells.append(held)
+                held = None
+            if {"hide", "default_exp"} & cell.get("directives_", {}).keys():
+                continue
+            if {"export", "exporti"} & cell.get("directives_", {}).keys():
+                held = folded(cell)
+            else:
+                cells.append(cell)
+        self.nb.cells = cells + ([held] if held is not None else [])
+
+
+def folded(cell):
+    tree = ast.parse(cell.source).body
+    imports = all(isinstance(node, ast.Import | ast.ImportFrom) for node in tree)
+    fold = "true" if imports or cell.source.count("\n") >= LONG else "show"
+    cell.source = f'#| code-fold: {fold}\n#| code-summary: "{"Imports" if imports else "Source"}"\n{cell.source}'
+    cell.outputs = []
+    return cell
+
+
+def signature(function):
+    try:
+        found = inspect.signature(function)
+    except (TypeError, ValueError):
+        return ""
+    bare = [p.replace(annotation=p.empty) for p in found.parameters.values() if p.name != "self"]
+    return str(found.replace(parameters=bare, return_annotation=found.empty))
+
+
+class Entry(nbdev.showdoc.BasicMarkdownRenderer):
+    "The entry of a public name: parameters as a table where each has a line of its own, else as they stand in the code."
+
+    def _repr_markdown_(self):
+        where = NbdevLookup().code(self.fn)
+        links = [f"[source]({where})"] if where else []
+        links.append(f"[all names](api.md#{self.sym.__module__.rsplit('.')[-1]})")
+        head = f"::: {{.entry-links}}\n{' '.join(links)}\n:::\n\n{'#' * self.title_level} {self.nm}\n\n"
+        table = own_lines(self.sym) and DocmentTbl(self.sym)
+        if not table or not table.has_docment:
+            return head + super(nbdev.showdoc.BasicMarkdownRenderer, self)._repr_markdown_()
+        return f"{head}{self.docs}\n\n```python\n{self.nm}{signature(self.sym)}\n```\n\n{table._repr_markdown_()}"
+
+
+def own_lines(function):
+    "Whether no two parameters share a line, so that a comment beside one is about that one."
+    try:
+        node = ast.parse(inspect.cleandoc("\n" + inspect.getsource(function))).body[0]
+    except (OSError, SyntaxError, TypeError):
+        return False
+    args = getattr(node, "args", None)
+    lines = [a.lineno for a in args.posonlyargs + args.args + args.kwonlyargs] if args else []
+    return bool(lines) and len(lines) == len(set(lines))
+
+
+class Filter(nbdev.processors.FilterDefaults):
+    def __init__(self):
+        nbdev.showdoc.BasicMarkdownRenderer = Entry                 # show_doc looks it up when it is called
+
+    def base_procs(self):
+        ours = {"FrontmatterProc": [KeptFrontmatter], "insert_warning": [], "rm_export": [ShownExports], "mv_exports": [],
+                "add_fold": [], "add_links": [nbdev.processors.add_links, stay_inside]}
+        return [new for old in super().base_procs() for new in ours.get(old.__name__, [old])]
