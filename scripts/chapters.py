@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nbdev.processors
 import nbdev.showdoc
-from fastcore.docments import DocmentTbl
+from fastcore.docments import DocmentTbl, MarkdownRenderer
 from nbdev.config import get_config
 from nbdev.doclinks import NbdevLookup
 
@@ -47,19 +47,17 @@ class ShownExports(nbdev.processors.Processor):
     "nbdev leaves exported code out; here it stands below the entries that document it, folded where it is long."
 
     def begin(self):
-        cells, held = [], None
+        cells, at = [], 0                                           # `at`: where the entries of the last exported cell go
         for cell in self.nb.cells:
-            entry = getattr(cell, "has_sd", False)
-            if held is not None and not entry:
-                cells.append(held)
-                held = None
-            if {"hide", "default_exp"} & cell.get("directives_", {}).keys():
+            directives = cell.get("directives_", {}).keys()
+            if {"hide", "default_exp"} & directives:
                 continue
-            if {"export", "exporti"} & cell.get("directives_", {}).keys():
-                held = folded(cell)
+            if getattr(cell, "has_sd", False):                      # nbdev has them in reverse order
+                cells.insert(at, cell)
             else:
-                cells.append(cell)
-        self.nb.cells = cells + ([held] if held is not None else [])
+                at = len(cells)
+                cells.append(folded(cell) if {"export", "exporti"} & directives else cell)
+        self.nb.cells = cells
 
 
 def folded(cell):
@@ -90,7 +88,7 @@ class Entry(nbdev.showdoc.BasicMarkdownRenderer):
         head = f"::: {{.entry-links}}\n{' '.join(links)}\n:::\n\n{'#' * self.title_level} {self.nm}\n\n"
         table = own_lines(self.sym) and DocmentTbl(self.sym)
         if not table or not table.has_docment:
-            return head + super(nbdev.showdoc.BasicMarkdownRenderer, self)._repr_markdown_()
+            return head + MarkdownRenderer._repr_markdown_(self)
         return f"{head}{self.docs}\n\n```python\n{self.nm}{signature(self.sym)}\n```\n\n{table._repr_markdown_()}"
 
 

@@ -50,8 +50,8 @@ def rows_of(name, thing, page):
 
 def api_page():
     "Every public name, by chapter, with a link to its entry there."
-    text = ["# API reference\n\nEvery public name of the package, module by module. A name leads to its entry in the chapter that "
-            "builds it, with its parameters, its source and a demonstration.\n"]
+    text = ["# API reference\n\nEvery public name of the package, module by module. A name leads to its entry in the chapter "
+            "that builds it, with its parameters, its source and a demonstration.\n"]
     for path in NOTEBOOKS.values():
         if module := re.search(r"#\| default_exp (\w+)", path.read_text(encoding="utf-8")):
             found = importlib.import_module(f"{CONFIG.lib_name.replace('-', '_')}.{module[1]}")
@@ -81,6 +81,13 @@ def formula(match):
     return latex2mathml.converter.convert(html.unescape(match[2]), display=display)
 
 
+def without_web_fonts(docs):
+    "The themes' style sheets ask another host for fonts; without them the reader's own serve."
+    for path in docs.rglob("*.css"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r"@import url\(https?:[^)]*\);?", "", text), encoding="utf-8")
+
+
 def finish(docs):
     "Formulas as MathML, and pages under the names that nbdev and Quarto give them: without the chapter's number."
     for path in [p for suffix in ("html", "json", "xml") for p in docs.glob(f"*.{suffix}")]:
@@ -99,6 +106,7 @@ def main():
     subprocess.run([*tool, "render"], cwd=PROC, check=True)
     if not quarto:
         finish(PROC / "_docs")
+    without_web_fonts(PROC / "_docs")
     shutil.rmtree(ROOT / "_docs", ignore_errors=True)
     shutil.move(PROC / "_docs", ROOT / "_docs")
     shutil.copy(PROC / "chord.html", ROOT / "_docs")
