@@ -6,6 +6,7 @@ leaves formulas to a script from another host and keeps the numbers in the names
 import html
 import importlib
 import inspect
+import os
 import re
 import shutil
 import subprocess
@@ -26,11 +27,22 @@ PROC = ROOT / "_proc"
 # ---------------------------------------------------------------- pages that no file holds
 
 def chord_of_sample():
-    "Chapter 06's diagram as a page to explore: too large to be stored in the notebook."
+    "Chapter 06's diagram to explore, too large to be stored in the notebook."
     films = load_corpus("sample")
     genres = films.genres[split_corpus(films, corpus="sample") == "train"]
     classes = label_names(genres)
-    return chord_page(chord(implications(binarize(genres, classes)[0], classes)))
+    diagram = chord_page(chord(implications(binarize(genres, classes)[0], classes)))
+    scripts = diagram.split("</title>", 1)[1].removesuffix("</html>")
+    return f"""# Genres that share films
+
+The diagram of [its chapter]({NOTEBOOKS["cooccurrence"].name}), to explore. A band joins two genres that occur together in the
+sample's training films. Point at one: it says how often the second genre is there where the first is, and in how many films.
+Drag to move it, scroll to come closer.
+
+````{{=html}}
+<div class="explore">{scripts}</div>
+````
+"""
 
 
 def summary(thing):
@@ -39,8 +51,6 @@ def summary(thing):
 
 def rows_of(name, thing, page):
     "Lines of the table: a name of the package, and below a class its public methods."
-    if not callable(thing) or inspect.getmodule(thing) is None:
-        return [f"| `{name}` | a constant |"]
     rows = [f"| [`{name}`]({page}#{name.lower()}){{.nolink}} | {summary(thing)} |"]
     if inspect.isclass(thing):
         rows += [f"| `.{m}{signature(f)}`{{.method}} | {summary(f)} |" for m, f in vars(thing).items()
@@ -57,12 +67,18 @@ def api_page():
             found = importlib.import_module(f"{CONFIG.lib_name.replace('-', '_')}.{module[1]}")
             text.append(f"## {module[1]}\n\n{found.__doc__}. `{found.__name__}`, from [its chapter]({path.name}).\n")
             text.append("| name | what it is |\n|---|---|")
-            text += [row for name in found.__all__ for row in rows_of(name, getattr(found, name), path.name)] + [""]
+            things = {name: getattr(found, name) for name in found.__all__}
+            defined = {name: thing for name, thing in things.items() if getattr(thing, "__module__", "") == found.__name__}
+            text += [row for name, thing in defined.items() for row in rows_of(name, thing, path.name)]
+            if constants := [f"`{name}`" for name in things if name not in defined]:
+                text.append(f"\nConstants: {', '.join(constants)}.")
+            text.append("")
     return "\n".join(text)
 
 
 def process():
     "What either builder reads, into _proc/."
+    os.environ["PYTHONWARNINGS"] = "ignore"                         # nbdev's, about cells that import and do more
     nbdev.serve.FilterDefaults = Filter
     nbdev.serve.proc_nbs(force=True)
     for name in COPIED:
@@ -71,14 +87,15 @@ def process():
     for path in PROC.glob("*.md"):
         path.write_text(local_links(lookup.linkify(path.read_text(encoding="utf-8"))), encoding="utf-8")
     (PROC / "api.md").write_text(api_page(), encoding="utf-8")
-    (PROC / "chord.html").write_text(chord_of_sample(), encoding="utf-8")
+    (PROC / "chord.md").write_text(chord_of_sample(), encoding="utf-8")
 
 
 # ---------------------------------------------------------------- what smalldocs leaves to do
 
 def formula(match):
     display = "block" if match[1] == "display" else "inline"
-    return latex2mathml.converter.convert(html.unescape(match[2]), display=display)
+    mathml = latex2mathml.converter.convert(html.unescape(match[2]), display=display)
+    return re.sub(r"(<mi>[a-z]{3,}</mi>)(?=<m[is])", r'\1<mspace width="0.17em"/>', mathml)         # log p, not logp
 
 
 def without_web_fonts(docs):
@@ -99,17 +116,25 @@ def finish(docs):
         path.rename(path.with_name(re.sub(r"^\d\d_", "", path.name)))
 
 
+def render(quarto):
+    "Run the builder in _proc/; of what smalldocs says, leave out what is Quarto's alone."
+    if quarto:
+        subprocess.run([quarto, "render"], cwd=PROC, check=True)
+        return
+    done = subprocess.run([Path(sys.executable).with_name("smalldocs"), "render"], cwd=PROC, stderr=subprocess.PIPE, text=True)
+    expected = ("output-file is not read", "execute.enabled is ignored", "html-math-method is ignored")
+    print(*[line for line in done.stderr.splitlines() if not any(e in line for e in expected)], sep="\n", file=sys.stderr)
+    done.check_returncode()
+    finish(PROC / "_docs")
+
+
 def main():
     process()
     quarto = shutil.which("quarto")
-    tool = [quarto] if quarto else [str(Path(sys.executable).with_name("smalldocs"))]
-    subprocess.run([*tool, "render"], cwd=PROC, check=True)
-    if not quarto:
-        finish(PROC / "_docs")
+    render(quarto)
     without_web_fonts(PROC / "_docs")
     shutil.rmtree(ROOT / "_docs", ignore_errors=True)
     shutil.move(PROC / "_docs", ROOT / "_docs")
-    shutil.copy(PROC / "chord.html", ROOT / "_docs")
     print(f"_docs/ built by {'Quarto' if quarto else 'smalldocs: no quarto on PATH'}")
 
 
