@@ -30,7 +30,7 @@ def front_page() -> tuple[str, bytes]:
             cell.source = ""
     text, _ = MarkdownExporter().from_notebook_node(nb)
     text = re.sub(r"!\[png\]\(output_\d+_\d+\.png\)", lambda _: f"![{alt}](ladder.png)", text)
-    text = text.replace("```python\n\n```\n", "").replace("](api.md", "](bert_genres/")
+    text = re.sub(r"[ \t]+$", "", text, flags=re.M).replace("```python\n\n```\n", "").replace("](api.md", "](bert_genres/")
     text = re.sub(r"\]\(((?:\d\d_\w+\.ipynb|\w+_card\.md|glossary\.md|cite\.md|\w+\.png)\b)", r"](nbs/\1", text)  # one folder up
     return re.sub(r"\n{3,}", "\n\n", text.replace("](../", "](")).strip() + "\n", base64.b64decode(picture)
 
@@ -47,41 +47,41 @@ def with_interval(scores, name) -> str:
 
 def scores_table() -> str:
     "What each recipe scored on test plots."
-    rows = [[f"`{r['recipe']}`", r["corpus"], f"{m['n']:,}", *(with_interval(m, k) for k in ("micro_f1", "macro_f1", "samples_f1"))]
+    rows = [[f"`{r['recipe']}`", r["corpus"], f"{m['n']:,}", with_interval(m, "micro_f1"), with_interval(m, "samples_f1"),
+             f"{m['macro_f1']:.3f}", f"{m['micro_ap']:.3f}"]
             for r in records("*.json") if r.get("kind") == "recipe" for m in [r["metrics"]]]
-    return pipe_table(["recipe", "corpus", "test plots", "micro-F1", "macro-F1", "samples-F1"], rows)
+    return pipe_table(["recipe", "corpus", "test plots", "micro-F1", "samples-F1", "macro-F1", "average precision"], rows)
 
 
 def groups_table() -> str:
     "The same on the large corpus, by how many training films a genre has."
     means = {"head": "more than 500", "torso": "50 to 500", "tail": "fewer than 50"}
-    rows = [[f"`{r['recipe']}`", means[g], s["n_labels"], *(with_interval(s, k) for k in ("micro_f1", "macro_f1")),
+    rows = [[f"`{r['recipe']}`", means[g], s["n_labels"], with_interval(s, "micro_f1"), f"{s['macro_f1']:.3f}",
              f"{s['calibration_error']:.3f}"]
             for r in records("MovieSummaries-*.json") if r.get("kind") == "recipe" for g, s in r["metrics"]["by_support"].items()]
     return pipe_table(["recipe", "training films a genre", "genres", "micro-F1", "macro-F1", "calibration error"], rows)
 
 
-def counts_table(corpus, what) -> str:
-    "One part of what benchmarks/corpus.py counted."
+def counts_table(corpus) -> str:
+    "What benchmarks/corpus.py counted."
     [run] = records(f"{corpus}-*-corpus.json")
-    return pipe_table(["", ""], run[what].items())
+    return pipe_table(["what", "how many"], run["counts"].items())
 
 
-def shares_table(what) -> str:
-    "The most frequent values of a field, of the sample and of CMU's metadata, as shares of the films."
-    tables = [run["shares"][what] for pattern in ("sample", "MovieSummaries") for run in records(f"{pattern}-*-corpus.json")]
-    line = lambda t, k: list(list(t.items())[k]) if k < len(t) else ["", ""]
-    return pipe_table(["sample", "share", "CMU's metadata", "share"],
-                      [[x for t in tables for x in line(t, k)] for k in range(max(map(len, tables)))])
+def shares_table(field, corpora=("MovieSummaries",)) -> str:
+    "The most frequent values of a field of the metadata, side by side."
+    tables = [[*run["shares"][field].items()] for name in corpora for run in records(f"{name}-*-corpus.json")]
+    header = [x for name in corpora for x in ("CMU's metadata" if name == "MovieSummaries" else name, "share")]
+    return pipe_table(header, [[x for pair in line for x in pair] for line in zip(*tables, strict=True)])
 
 
 TABLES = {("model_card.md", "Scores"): scores_table,          # page, heading: the first table under it is this one
           ("model_card.md", "Frequent and rare genres"): groups_table,
-          ("data_card.md", "The sample in figures"): lambda: counts_table("sample", "counts"),
-          ("data_card.md", "The larger corpus in figures"): lambda: counts_table("MovieSummaries", "counts"),
+          ("data_card.md", "The sample in figures"): lambda: counts_table("sample"),
+          ("data_card.md", "The larger corpus in figures"): lambda: counts_table("MovieSummaries"),
           ("data_card.md", "Languages"): lambda: shares_table("languages"),
           ("data_card.md", "Countries"): lambda: shares_table("countries"),
-          ("data_card.md", "Genres"): lambda: shares_table("genres")}
+          ("data_card.md", "Genres"): lambda: shares_table("genres", ("sample", "MovieSummaries"))}
 
 
 def page(name) -> str:
@@ -89,7 +89,8 @@ def page(name) -> str:
     text = (ROOT / "nbs" / name).read_text(encoding="utf-8")
     for (where, heading), table in TABLES.items():
         if where == name:
-            text, n = re.subn(rf"(^## {heading}\n(?:(?!## |\|).*\n)*)(?:\|.*\n)+", lambda m, t=table: m[1] + t() + "\n", text, flags=re.M)
+            until, new = rf"(^## {heading}\n(?:(?!## |\|).*\n)*)", table() + "\n"
+            text, n = re.subn(until + r"(?:\|.*\n)+", lambda m, new=new: m[1] + new, text, flags=re.M)
             assert n == 1, f"{name}: no table under {heading!r}"
     return text
 
