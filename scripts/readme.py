@@ -72,7 +72,7 @@ def shares_table(field, corpora=("MovieSummaries",)) -> str:
     "The most frequent values of a field of the metadata, side by side."
     tables = [[*run["shares"][field].items()] for name in corpora for run in records(f"{name}-*-corpus.json")]
     header = [x for name in corpora for x in ("CMU's metadata" if name == "MovieSummaries" else name, "share")]
-    return pipe_table(header, [[x for pair in line for x in pair] for line in zip(*tables, strict=True)])
+    return pipe_table(header, [[x for pair in line for x in pair] for line in zip(*tables, strict=True)]).replace("%", " %")
 
 
 TABLES = {("model_card.md", "Scores"): scores_table,          # page, heading: the first table under it is this one
