@@ -1,5 +1,6 @@
 """What the site's chapters are, beyond what nbdev makes of a notebook: `scripts/docs.py` hands `Filter` to it."""
 import ast
+import functools
 import inspect
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ SITE = f"{CONFIG.doc_host}{CONFIG.doc_baseurl}/"
 SOURCE = f"{CONFIG.git_url}/blob/{CONFIG.branch}/"
 COPIED = ["CHANGELOG.md", "CONTRIBUTING.md"]                        # pages that stand at the top of the repository
 NOTEBOOKS = {re.sub(r"^\d+_", "", p.stem): p for p in sorted((ROOT / "nbs").glob("*.ipynb"))}     # by the name of the page
+CODE_LINK_OR_NAME = r"^ *```.*?^ *```|``.*?``|\[[^]]*\]\([^)]*\)|`([A-Za-z]\w*(?:\.[A-Za-z]\w*)*)(?:\(\))?`"
 LONG = 15                                                           # lines of exported code that are shown unfolded
 
 
@@ -25,12 +27,25 @@ def local_links(text):
     return re.sub(r"\]\(\.\./([^)#]*)", lambda m: "](" + (m[1] if m[1] in COPIED else SOURCE + m[1]), text)
 
 
-def stay_inside(cell):
+@functools.cache
+def lookup():
+    return NbdevLookup()
+
+
+def linked(text):
+    "Public names in backticks as links to their entries; not in code, and not inside another link, where nbdev puts them too."
+    def link(found):
+        url = found[1] and lookup().doc(found[1])
+        return f"[{found[0]}]({url})" if url and url.startswith(SITE) else found[0]
+    return local_links(re.sub(CODE_LINK_OR_NAME, link, text, flags=re.M | re.S))
+
+
+def add_links(cell):
     if cell.cell_type == "markdown":
-        cell.source = local_links(cell.source)
+        cell.source = linked(cell.source)
     for output in cell.get("outputs", []):
         if "text/markdown" in (data := output.get("data", {})):
-            data["text/markdown"] = [local_links(line) for line in data["text/markdown"]]
+            data["text/markdown"] = linked("".join(data["text/markdown"]))
 
 
 class KeptFrontmatter(nbdev.processors.FrontmatterProc):
@@ -82,10 +97,9 @@ class Entry(nbdev.showdoc.BasicMarkdownRenderer):
     "The entry of a public name: parameters as a table where each has a line of its own, else as they stand in the code."
 
     def _repr_markdown_(self):
-        where = NbdevLookup().code(self.fn)
-        links = [f"[source]({where})"] if where else []
-        links.append(f"[all names](api.md#{self.sym.__module__.rsplit('.')[-1]})")
-        head = f"::: {{.entry-links}}\n{' '.join(links)}\n:::\n\n{'#' * self.title_level} {self.nm}\n\n"
+        module = Path(lookup()[self.fn][1]).stem
+        links = f"[source]({lookup().code(self.fn)}) [all names](api.md#{module})"
+        head = f"::: {{.entry-links}}\n{links}\n:::\n\n{'#' * self.title_level} {self.nm}\n\n"
         table = own_lines(self.sym) and DocmentTbl(self.sym)
         if not table or not table.has_docment:
             return head + MarkdownRenderer._repr_markdown_(self)
@@ -109,5 +123,5 @@ class Filter(nbdev.processors.FilterDefaults):
 
     def base_procs(self):
         ours = {"FrontmatterProc": [KeptFrontmatter], "insert_warning": [], "rm_export": [ShownExports], "mv_exports": [],
-                "add_fold": [], "add_links": [nbdev.processors.add_links, stay_inside]}
+                "add_fold": [], "add_links": [add_links]}
         return [new for old in super().base_procs() for new in ours.get(old.__name__, [old])]

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import latex2mathml.converter
 import nbdev.serve
-from chapters import CONFIG, COPIED, NOTEBOOKS, ROOT, Filter, local_links, signature
-from nbdev.doclinks import NbdevLookup
+from chapters import CONFIG, COPIED, NOTEBOOKS, ROOT, Filter, linked, signature
 
 from bert_genres.cooccurrence import chord, chord_page, implications
 from bert_genres.data import binarize, label_names, load_corpus, split_corpus
@@ -82,10 +81,9 @@ def process():
     nbdev.serve.FilterDefaults = Filter
     nbdev.serve.proc_nbs(force=True)
     for name in COPIED:
-        shutil.copy(ROOT / name, PROC)
-    lookup = NbdevLookup()
+        (PROC / name).write_text((ROOT / name).read_text(encoding="utf-8").replace("](nbs/", "]("), encoding="utf-8")
     for path in PROC.glob("*.md"):
-        path.write_text(local_links(lookup.linkify(path.read_text(encoding="utf-8"))), encoding="utf-8")
+        path.write_text(linked(path.read_text(encoding="utf-8")), encoding="utf-8")
     (PROC / "api.md").write_text(api_page(), encoding="utf-8")
     (PROC / "chord.md").write_text(chord_of_sample(), encoding="utf-8")
 
