@@ -50,7 +50,7 @@ def summary(thing):
 
 def rows_of(name, thing, page):
     "Lines of the table: a name of the package, and below a class its public methods."
-    rows = [f"| [`{name}`]({page}#{name.lower()}){{.nolink}} | {summary(thing)} |"]
+    rows = [f"| [`{name}`]({page}#{name.lower()}) | {summary(thing)} |"]
     if inspect.isclass(thing):
         rows += [f"| `.{m}{signature(f)}`{{.method}} | {summary(f)} |" for m, f in vars(thing).items()
                  if inspect.isfunction(f) and not m.startswith("_")]
@@ -104,10 +104,11 @@ def without_web_fonts(docs):
 
 
 def finish(docs):
-    "Formulas as MathML, and pages under the names that nbdev and Quarto give them: without the chapter's number."
+    "Formulas as MathML, code in captions, and pages under the names that nbdev and Quarto give them: without a number."
     for path in [p for suffix in ("html", "json", "xml") for p in docs.glob(f"*.{suffix}")]:
         text = path.read_text(encoding="utf-8")
         text = re.sub(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', formula, text, flags=re.S)
+        text = re.sub(r"<figcaption>.*?</figcaption>", lambda m: re.sub("`(.+?)`", r"<code>\1</code>", m[0]), text, flags=re.S)
         text = re.sub(r'<(link|script)[^>]*cdn\.jsdelivr\.net/npm/katex[^>]*>(</script>)?', "", text)
         text = re.sub(r"\b\d\d_(\w+\.html)", r"\1", text)
         path.write_text(text, encoding="utf-8")
@@ -120,7 +121,8 @@ def render(quarto):
         subprocess.run([quarto, "render"], cwd=PROC, check=True)
         return
     done = subprocess.run([Path(sys.executable).with_name("smalldocs"), "render"], cwd=PROC, stderr=subprocess.PIPE, text=True)
-    expected = ("output-file is not read", "execute.enabled is ignored", "html-math-method is ignored")
+    expected = ("output-file is not read", "execute.enabled is ignored", "html-math-method is ignored",
+                "respect-user-color-scheme is ignored")
     print(*[line for line in done.stderr.splitlines() if not any(e in line for e in expected)], sep="\n", file=sys.stderr)
     done.check_returncode()
     finish(PROC / "_docs")
