@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbdev.processors
 import nbdev.showdoc
-from fastcore.docments import DocmentTbl, MarkdownRenderer
+from fastcore.docments import docments
 from nbdev.config import get_config
 from nbdev.doclinks import NbdevLookup
 
@@ -18,6 +18,7 @@ SOURCE = f"{CONFIG.git_url}/blob/{CONFIG.branch}/"
 COPIED = ["CHANGELOG.md", "CONTRIBUTING.md"]                        # pages that stand at the top of the repository
 NOTEBOOKS = {re.sub(r"^\d+_", "", p.stem): p for p in sorted((ROOT / "nbs").glob("*.ipynb"))}     # by the name of the page
 CODE_LINK_OR_NAME = r"^ *```.*?^ *```|``.*?``|\[[^]]*\]\([^)]*\)|`([A-Za-z]\w*(?:\.[A-Za-z]\w*)*)(?:\(\))?`"
+EMPTY = inspect.Parameter.empty
 LONG = 15                                                           # lines of exported code that are shown unfolded
 
 
@@ -99,21 +100,37 @@ class Entry(nbdev.showdoc.BasicMarkdownRenderer):
     def _repr_markdown_(self):
         module = Path(lookup()[self.fn][1]).stem
         links = f"[source]({lookup().code(self.fn)}) [all names](api.md#{module})"
-        head = f"::: {{.entry-links}}\n{links}\n:::\n\n{'#' * self.title_level} {self.nm}\n\n"
-        table = own_lines(self.sym) and DocmentTbl(self.sym)
-        if not table or not table.has_docment:
-            return head + MarkdownRenderer._repr_markdown_(self)
-        return f"{head}{self.docs}\n\n```python\n{self.nm}{signature(self.sym)}\n```\n\n{table._repr_markdown_()}"
+        head = f"::: {{.entry-links}}\n{links}\n:::\n\n{'#' * self.title_level} {self.nm}\n\n{self.docs}\n\n"
+        comments = docments(self.sym, full=True) if own_lines(self.sym) else {}
+        if not any(said.docment for said in comments.values()):
+            text = re.sub("^def", "class", str(self.dm)) if inspect.isclass(self.sym) else self.dm
+            return f"{head}```python\n{text}\n```\n"
+        return f"{head}```python\n{self.nm}{signature(self.sym)}\n```\n\n{table_of(comments)}"
+
+
+def table_of(comments):
+    rows = [("returns" if name == "return" else f"`{name}`", shown(said.anno), shown(said.get("default", EMPTY), repr),
+             said.docment) for name, said in comments.items() if name != "self"]
+    lines = [" | ".join((cell or "").replace("|", "\\|") for cell in row) for row in rows if row[0] != "returns" or any(row[1:])]
+    return "\n".join(["| | type | default | what it is |", "|---|---|---|---|", *(f"| {line} |" for line in lines)])
+
+
+def shown(value, as_text=str):
+    if value is EMPTY:
+        return ""
+    text = value.__name__ if isinstance(value, type) else as_text(value)
+    return f"`{re.sub(r'[a-z_.]+[.](?=[A-Z]|ndarray)', '', text)}`"
 
 
 def own_lines(function):
     "Whether no two parameters share a line, so that a comment beside one is about that one."
+    function = function.__init__ if inspect.isclass(function) else function
     try:
         node = ast.parse(inspect.cleandoc("\n" + inspect.getsource(function))).body[0]
     except (OSError, SyntaxError, TypeError):
         return False
     args = getattr(node, "args", None)
-    lines = [a.lineno for a in args.posonlyargs + args.args + args.kwonlyargs] if args else []
+    lines = [a.lineno for a in args.posonlyargs + args.args + args.kwonlyargs if a.arg != "self"] if args else []
     return bool(lines) and len(lines) == len(set(lines))
 
 
