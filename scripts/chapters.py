@@ -68,8 +68,10 @@ class ShownExports(nbdev.processors.Processor):
             directives = cell.get("directives_", {}).keys()
             if {"hide", "default_exp"} & directives:
                 continue
-            if getattr(cell, "has_sd", False):                      # nbdev has them in reverse order
+            if getattr(cell, "has_sd", False):                      # nbdev has those of one cell in reverse order
                 cells.insert(at, cell)
+            elif "show_doc(" in cell.source and cells and "code-summary" in cells[-1].source:
+                cells.insert(-1, cell)                              # asked for in the notebook, right below the code
             else:
                 at = len(cells)
                 cells.append(folded(cell) if {"export", "exporti"} & directives else cell)
@@ -78,9 +80,11 @@ class ShownExports(nbdev.processors.Processor):
 
 def folded(cell):
     tree = ast.parse(cell.source).body
+    names = [node.name for node in tree if hasattr(node, "name")]
     imports = all(isinstance(node, ast.Import | ast.ImportFrom) for node in tree)
     fold = "true" if imports or cell.source.count("\n") >= LONG else "show"
-    cell.source = f'#| code-fold: {fold}\n#| code-summary: "{"Imports" if imports else "Source"}"\n{cell.source}'
+    summary = "Imports" if imports else f"Source of {', '.join(names)}" if names else "Source"
+    cell.source = f'#| code-fold: {fold}\n#| code-summary: "{summary}"\n{cell.source}'
     cell.outputs = []
     return cell
 
