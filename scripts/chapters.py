@@ -98,13 +98,18 @@ def signature(function):
     return str(found.replace(parameters=bare, return_annotation=found.empty))
 
 
+def as_written(text):
+    "Docstrings are plain text with code in backticks: a `<` or `*` outside is itself, and no tag or emphasis."
+    return re.sub(r"(`[^`]*`)|([<*])", lambda found: found[1] or "\\" + found[2], text)
+
+
 class Entry(nbdev.showdoc.BasicMarkdownRenderer):
     "The entry of a public name: parameters as a table where each has a line of its own, else as they stand in the code."
 
     def _repr_markdown_(self):
         module = Path(lookup()[self.fn][1]).stem
         links = f"[source]({lookup().code(self.fn)}) [all names](api.md#{module})"
-        head = f"::: {{.entry-links}}\n{links}\n:::\n\n{'#' * self.title_level} {self.nm}\n\n{self.docs}\n\n"
+        head = f"::: {{.entry-links}}\n{links}\n:::\n\n{'#' * self.title_level} {self.nm}\n\n{as_written(self.docs)}\n\n"
         comments = docments(self.sym, full=True) if own_lines(self.sym) else {}
         if not any(said.docment for said in comments.values()):
             text = re.sub("^def", "class", str(self.dm)) if inspect.isclass(self.sym) else self.dm
@@ -114,8 +119,8 @@ class Entry(nbdev.showdoc.BasicMarkdownRenderer):
 
 def table_of(comments):
     rows = [("returns" if name == "return" else f"`{name}`", shown(said.anno), shown(said.get("default", EMPTY), repr),
-             said.docment) for name, said in comments.items() if name != "self"]
-    lines = [" | ".join((cell or "").replace("|", "\\|") for cell in row) for row in rows if row[0] != "returns" or any(row[1:])]
+             as_written(said.docment or "")) for name, said in comments.items() if name != "self"]
+    lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows if row[0] != "returns" or any(row[1:])]
     return "\n".join(["| | type | default | what it is |", "|---|---|---|---|", *(f"| {line} |" for line in lines)])
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import latex2mathml.converter
 import nbdev.serve
-from chapters import CONFIG, COPIED, NOTEBOOKS, ROOT, Filter, linked, signature
+from chapters import CONFIG, COPIED, NOTEBOOKS, ROOT, Filter, as_written, linked, signature
 
 from bert_genres.cooccurrence import chord, chord_page, implications
 from bert_genres.data import binarize, label_names, load_corpus, split_corpus
@@ -45,7 +45,7 @@ Drag to move it, scroll to come closer.
 
 
 def summary(thing):
-    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
+    return as_written(inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
 
 
 def rows_of(name, thing, page):
