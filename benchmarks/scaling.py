@@ -22,7 +22,7 @@ from bert_genres.data import load_corpus, read_texts
 from bert_genres.model import load_bundle
 from bert_genres.results import hardware, write_metrics
 
-FEW, MANY, ROUNDS, STORE = 2048, 10_000, 2, 80_000_000
+FEW, MANY, ROUNDS, STORE = 2048, 10_000, 3, 80_000_000
 COMMAND = Path(sys.executable).with_name("bert-genres")
 
 

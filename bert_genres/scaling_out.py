@@ -307,10 +307,11 @@ def _work(ray, worker, arguments, todo, source):
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
     n, each = _workers(ray)
+    ahead = 2 if "num_gpus" in each else 1       # a part that waits at a busy worker does not see another one become idle
+    pool = ActorPoolStrategy(size=n, max_tasks_in_flight_per_actor=ahead)
     data = ray.data.from_items(todo, override_num_blocks=min(len(todo), 1000))
-    data = data.flat_map(_read, fn_args=source, num_cpus=0, compute=TaskPoolStrategy(size=n))
-    data = data.map_batches(worker, fn_constructor_args=arguments, batch_size=1, batch_format="pyarrow",
-                            compute=ActorPoolStrategy(min_size=1, max_size=n, initial_size=n), **each)
+    data = data.flat_map(_read, fn_args=source, num_cpus=0, compute=TaskPoolStrategy(size=min(n, len(todo))))
+    data = data.map_batches(worker, fn_constructor_args=arguments, batch_size=1, batch_format="pyarrow", compute=pool, **each)
     for block in data.iter_batches(batch_size=None, prefetch_batches=0):
         yield int(block["n"].sum())
 
