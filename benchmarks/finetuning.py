@@ -21,7 +21,9 @@ from bert_genres.finetuning import fit_finetuned
 from bert_genres.recipes import fit_frozen, fit_stack
 from bert_genres.results import hardware, write_metrics
 
-WAYS = {"all weights": {}, "adapters": {"adapters": 64, "rate": 1e-3}, "all weights, labels alone": {"teacher": 0}}
+FIRST = {"from_frozen": True, "epochs": 3, "rate": 2e-4, "head_rate": 3e-4}    # where the recipe began
+WAYS = {"all weights": {}, "from frozen's network": FIRST, "the same, adapters": FIRST | {"adapters": 64, "rate": 1e-3},
+        "the same, labels alone": FIRST | {"teacher": 0}}
 SIZES, SEEDS = (1000, 3000), (0, 1, 2)
 
 
@@ -58,9 +60,9 @@ def run_few(train, valid, corpus, n, seed):
     few = train.iloc[np.random.default_rng(seed).permutation(len(train))[:n]].reset_index(drop=True)
     part, texts, plots = split_all_rows(few, seed), list(few["plot"]), list(valid["plot"])
     frozen, _ = fit_frozen(few, part, seed, corpus=corpus)
-    tuned, _ = fit_finetuned(few, part, seed, corpus=corpus)
+    tuned, _ = fit_finetuned(few, part, seed, corpus=corpus, **FIRST)
     out = {}
-    for name, bundle in {"frozen": frozen, "finetuned": tuned}.items():
+    for name, bundle in {"frozen": frozen, "from frozen's network": tuned}.items():
         truth, unknown = binarize(valid.genres, bundle.classes_)
         out[name] = f1_scores(truth, bundle.predict(plots), missed=np.array([len(u) for u in unknown]))
     truth, unknown = binarize(valid.genres, frozen.classes_)

@@ -59,22 +59,23 @@ def seeded_dropout(seed):   # a tf.Variable of two int32: the training's seed an
 
 # %% ../nbs/10_finetuning.ipynb #cbb4e6ec
 class Network:
-    "BERT up to the layer of `frozen`'s first network, with that network on top, in TensorFlow."
-    def __init__(self, start: Bundle, texts: list[str], adapters: int | None = None, dropout: float = .1):
+    "BERT, and queries and a head on top of it like those of `frozen`, in TensorFlow."
+    def __init__(self, start: Bundle, texts: list[str], adapters: int | None = None, from_frozen: bool = False,
+                 dropout: float = .1):
         """`start`: of recipe frozen; `texts`: a few, for the scale of their states; `adapters`: their width, to train only them
-        and the layer norms."""
+        and the layer norms; `from_frozen`: start from frozen's first network, in the layer that it reads."""
         self.tf, frozen, layers = import_tensorflow(), start.head, start.encoder.layer
-        self.checkpoint, self.layer, width = start.encoder.checkpoint, layers[1], frozen.names.vectors.shape[1]
+        self.checkpoint, self.layer, width = start.encoder.checkpoint, layers[int(from_frozen)], frozen.names.vectors.shape[1]
         heads = (len(frozen.queries) - 1) // len(frozen.networks)
-        queries = frozen.queries[:1 + heads].reshape(1 + heads, len(layers), width)[:, 1]
         encoder = BertEncoder(self.checkpoint, start.encoder.max_seq_len, self.layer, "none", start.encoder.precision)
         states = np.concatenate([s[s.any(1)] for s in encoder.encode(texts)])
         self.seed = self.tf.Variable([0, 0], trainable=False)
         self.bert = self._bert(seeded := seeded_dropout(self.seed), dropout, adapters)
         head, n_topics = frozen.networks[0], frozen.axes.shape[1]
-        self.top = Attention(states.mean(0), states.std(0) + 1e-2, n_topics, np.full(len(start.classes_), .5), heads,
-                             len(head.bias_1), seeded)
-        self.top.start(queries, head)
+        self.top = Attention(states.mean(0), states.std(0) + 1e-2, n_topics, frozen.kernel.prior, heads, len(head.bias_1), seeded,
+                             (.4, .5) if from_frozen else (.2, .3))
+        if from_frozen:
+            self.top.start(frozen.queries[:1 + heads].reshape(1 + heads, len(layers), width)[:, 1], head)
         tuned = [w for w in self.bert.trainable_variables if not adapters or re.search("/adapter-|/LayerNorm/", w.name)]
         self.variables = [*tuned, *self.top.variables]
 
@@ -144,7 +145,7 @@ def _optimizers(net, rates, steps):
 # %% ../nbs/10_finetuning.ipynb #314fff03
 class Training:
     "A network's training, step by step. Build both in the scope of `strategy` where one is given."
-    def __init__(self, net: Network, steps: int, precision: str = "fp32", rate: float = 2e-4, head_rate: float = 3e-4,
+    def __init__(self, net: Network, steps: int, precision: str = "fp32", rate: float = 3e-4, head_rate: float = 6e-4,
                  decay: float = .9, accumulate: int = 1, strategy=None):
         self.net, self.tf, self.accumulate = net, net.tf, accumulate
         tf, self.half = net.tf, precision == "fp16"
@@ -280,12 +281,12 @@ def fit_network(
     batch_size: int,
     seed: int = 0,
 ) -> tuple[list[float], float]:   # the scores of the epochs, and the seconds that they took, over all calls
-    "Train until an epoch is no better than the best before it, or for `epochs`; goes on where an earlier call was interrupted."
+    "Train until two epochs are no better than the best before them, or for `epochs`; goes on where a call was interrupted."
     lengths, state = np.array([len(i) for i in ids]), folder / "state.safetensors"
     notes, chief = load_state(training, state), is_chief(training.strategy)
     agree(training.strategy, 0)                              # nobody writes before all have read
     scores, seconds = notes.get("scores", []), notes.get("seconds", 0.)
-    done = lambda: len(scores) == epochs or (len(scores) > 1 and scores[-1] <= max(scores[:-1]))
+    done = lambda: len(scores) == epochs or (len(scores) > 2 and max(scores[-2:]) <= max(scores[:-2]))
     if done():
         return scores, seconds
     per_epoch, began = len(epoch_batches(lengths, batch_size, seed, 0)), time.monotonic()
@@ -415,8 +416,9 @@ def fit_finetuned(
     encoder: BertEncoder | None = None,  # the packaged MiniLM with the article's length; its layer and pooling play no part
     corpus: str = "own",            # its name, for the record
     adapters: int | None = None,    # their width: they are trained instead of all weights
+    from_frozen: bool = False,      # start from frozen's first network instead of a head that knows nothing
     teacher: float = .5,            # the share of frozen's probabilities in the targets; the labels have the rest
-    epochs: int = 3,                # at most
+    epochs: int = 5,                # at most
     batch_size: int = 32,
     **settings,                     # of `Training`
 ) -> tuple[Bundle, dict]:           # and, of validation rows, the network's micro-F1 after each epoch and both logits
@@ -427,14 +429,15 @@ def fit_finetuned(
     if not Y_valid.any() or Y_valid.all():
         raise InputError("recipe finetuned needs validation rows that tell genres apart, and has none here: use recipe frozen")
     strategy = _strategy()                                               # TensorFlow wants several workers named before all else
-    asked = {"adapters": adapters, "teacher": teacher, "epochs": epochs, "batch_size": batch_size} | settings
+    network = {"adapters": adapters, "from_frozen": from_frozen}
+    asked = network | {"teacher": teacher, "epochs": epochs, "batch_size": batch_size} | settings
     versions = [version(name) for name in ("tensorflow", "openvino", "numpy", "scikit-learn")]
     what = asked, seed, versions, encoder.settings, row_digests(films, part), corpus_checksum(films)
     with training_folder(*what, chief=is_chief(strategy)) as folder:
         start, held = _start(folder, train, seed, encoder, corpus, strategy)
         Y = binarize(train.genres, start.classes_)[0]
         targets, size = (1 - teacher) * Y + teacher * held, min(batch_size, len(train))
-        (scores, seconds), layer = _tune(start, train, targets, valid, folder, seed, adapters, epochs, size, settings, strategy)
+        (scores, seconds), layer = _tune(start, train, targets, valid, folder, seed, network, epochs, size, settings, strategy)
         tuned, head, queries = _read_network(folder / "best", start, layer)
         model, plots = Finetuned(start.head, queries, head, np.float32([.5, .5, 0])), list(valid["plot"])
         blocks = [plots[i:i + 1024] for i in range(0, len(plots), 1024)]
@@ -452,7 +455,7 @@ def fit_finetuned(
     return bundle, {"scores": scores, "Y": Y_valid, "tuned": logits[0], "frozen": logits[1]}
 
 # %% ../nbs/10_finetuning.ipynb #68fe7bbd
-def _tune(start, train, targets, valid, folder, seed, adapters, epochs, batch_size, settings, strategy):
+def _tune(start, train, targets, valid, folder, seed, network, epochs, batch_size, settings, strategy):
     "Train the encoder; the epochs' scores, and the layer that is read."
     texts, plots = list(train["plot"]), list(valid["plot"])
     tokens = [e.ids for e in start.encoder.tokenizer.encode_batch(texts)]
@@ -463,9 +466,9 @@ def _tune(start, train, targets, valid, folder, seed, adapters, epochs, batch_si
         tuned, head, _ = _read_network(folder, start, net.layer)
         return float(best_threshold(Y_valid, expit(head.logits(np.hstack([tuned.encode(plots), topics_valid]))))[1])
 
-    import_tensorflow().keras.utils.set_random_seed(seed % 2 ** 31)       # for adapters, the one thing that starts by chance
+    import_tensorflow().keras.utils.set_random_seed(seed % 2 ** 31)       # the head and adapters start by chance
     with strategy.scope(), computing_in(start.encoder.precision):
-        net = Network(start, texts[:300], adapters)
+        net = Network(start, texts[:300], **network)
         if is_chief(strategy) and not (folder / "state.safetensors").exists():
             _announce(start, texts, epochs)
         training = Training(net, epochs * (len(texts) // batch_size), start.encoder.precision, strategy=strategy, **settings)

@@ -164,7 +164,8 @@ def fit_kernel(
 # %% ../nbs/07_recipes.ipynb #d5e82b80
 class Attention:
     "Queries and a head in TensorFlow, on states that it centres and scales."
-    def __init__(self, center, scale, n_topics, shares, heads, units, dropout=None):   # `dropout`: a layer class, else Keras' own
+    def __init__(self, center, scale, n_topics, shares, heads, units, dropout=None, rates=(.4, .5)):
+        "`dropout`: a layer class, else Keras' own; `rates`: of it, before each of the head's two layers."
         self.tf = tf = import_tensorflow()
         layers, start = tf.keras.layers, tf.keras.initializers
         dropout = dropout or layers.Dropout
@@ -172,7 +173,7 @@ class Attention:
         self.width = (1 + heads) * d                                 # of all means, side by side
         self.queries = tf.Variable(tf.random.normal([d, heads], stddev=.02))
         self.head = tf.keras.Sequential([
-            dropout(.4), layers.Dense(units, activation="relu"), dropout(.5),
+            dropout(rates[0]), layers.Dense(units, activation="relu"), dropout(rates[1]),
             layers.Dense(len(shares), kernel_initializer=start.RandomNormal(stddev=.02),
                          bias_initializer=start.Constant(logit(np.clip(shares, 1e-4, .9))))])
         self.head.build((None, self.width + n_topics))
