@@ -85,6 +85,8 @@ def main():
     parser.add_argument("--store", action="store_true", help="copy the outputs into the notebooks")
     parser.add_argument("--record", action="store_true", help="write the baselines' scores to results/")
     args = parser.parse_args()
+    if args.store and args.corpus != "sample":
+        parser.error("only outputs from the sample are stored: those of another corpus hold its texts")
     corpus = str(Path(args.corpus).resolve()) if Path(args.corpus).exists() else args.corpus
     films = load_corpus(corpus)
     split_corpus(films, corpus=corpus)  # what cannot be split is said now, not in a notebook
