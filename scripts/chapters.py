@@ -19,6 +19,7 @@ COPIED = ["CHANGELOG.md", "CONTRIBUTING.md"]                        # pages that
 NOTEBOOKS = {re.sub(r"^\d+_", "", p.stem): p for p in sorted((ROOT / "nbs").glob("*.ipynb"))}     # by the name of the page
 CODE_LINK_OR_NAME = r"^ *```.*?^ *```|``.*?``|\[[^]]*\]\([^)]*\)|`([A-Za-z]\w*(?:\.[A-Za-z]\w*)*)(?:\(\))?`"
 EMPTY = inspect.Parameter.empty
+WIDTH = 80                                                          # letters of a signature on one line
 LONG = 15                                                           # lines of exported code that are shown unfolded
 
 
@@ -112,7 +113,9 @@ class Entry(nbdev.showdoc.BasicMarkdownRenderer):
         head = f"::: {{.entry-links}}\n{links}\n:::\n\n{'#' * self.title_level} {self.nm}\n\n{as_written(self.docs)}\n\n"
         comments = docments(self.sym, full=True) if own_lines(self.sym) else {}
         if not any(said.docment for said in comments.values()):
-            text = re.sub("^def", "class", str(self.dm)) if inspect.isclass(self.sym) else self.dm
+            text = re.sub("^def", "class", str(self.dm)) if inspect.isclass(self.sym) else str(self.dm)
+            if len(line := re.sub(r"\(\n *(.*)\n\)", r"(\1)", text)) <= WIDTH:
+                text = line
             return f"{head}```python\n{text}\n```\n"
         return f"{head}```python\n{self.nm}{signature(self.sym)}\n```\n\n{table_of(comments)}"
 
