@@ -27,7 +27,7 @@ def stamps(notebooks, checksum):
     "What each notebook's executed copy depends on, as a chain of checksums."
     recorded = b"".join(p.read_bytes() for p in sorted((ROOT / "results").glob("*.json")))
     digest = hashlib.sha256(f"{checksum} {os.environ.get('MODEL')}".encode() + (ROOT / "requirements.lock").read_bytes())
-    for table in sorted((ROOT / "nbs").glob("*.csv")):
+    for table in sorted([*(ROOT / "nbs").glob("*.csv"), *(ROOT / "bert_genres" / "corpora").glob("*.csv")]):
         digest.update(table.read_bytes())
     for path in notebooks:
         nb = nbformat.read(path, as_version=4)

@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from bert_genres.command import main
 
@@ -94,3 +95,13 @@ def small_disk(folder, size):
         yield
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    "Chromium without a window."
+    with sync_playwright() as p:
+        sandbox = [] if os.getuid() else ["--no-sandbox"]
+        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=sandbox)
+        yield browser
+        browser.close()

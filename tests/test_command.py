@@ -18,6 +18,7 @@ from conftest import one_line, small_disk
 from bert_genres.data import SAMPLE, load_corpus, split_corpus
 from bert_genres.embeddings import BertEncoder
 from bert_genres.model import load_bundle
+from bert_genres.recipes import BEST
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,7 @@ def test_version_and_help(run_process):
 
     assert run_process("--version").stdout.decode().split() == ["bert-genres", bert_genres.__version__]
     assert b"--no-correction" in run_process("predict", "--help").stdout
+    assert f"(now {BEST})" in run_process("train", "--help").stdout.decode()
 
 
 def test_predict_gives_the_bundle_s_decisions_in_order(run_process, bundle_dir, sample, texts):

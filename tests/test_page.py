@@ -1,8 +1,6 @@
 """The page in a real browser, and explanations in the command."""
 import json
-import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +14,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import one_line
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from bert_genres.data import load_corpus
 from bert_genres.embeddings import BertEncoder
@@ -49,15 +47,6 @@ def server(frozen):
     process.send_signal(signal.SIGINT)
     rest = process.stderr.read().decode()
     assert (process.wait(), rest) == (130, "bert-genres: interrupted\n")      # and no text was logged
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as p:
-        sandbox = [] if os.getuid() else ["--no-sandbox"]
-        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=sandbox)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=[{}, {"color_scheme": "dark", "viewport": {"width": 360, "height": 740}}], ids=["light", "dark phone"])

@@ -4,9 +4,7 @@ import functools
 import http.server
 import importlib
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -17,7 +15,7 @@ import pytest
 import yaml
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, NOTEBOOKS = ROOT / "_docs", sorted((ROOT / "nbs").glob("*.ipynb"))
@@ -183,15 +181,6 @@ def address(site):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as p:
-        sandbox = [] if os.getuid() else ["--no-sandbox"]
-        browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=sandbox)
-        yield browser
-        browser.close()
 
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
