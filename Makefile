@@ -73,6 +73,7 @@ record: setup
 	@$(BIN)/python benchmarks/corrections.py "$(CORPUS)"
 	@$(BIN)/python benchmarks/finetuning.py "$(CORPUS)"
 	@$(BIN)/python benchmarks/changes.py "$(CORPUS)"
+	@$(BIN)/python benchmarks/paired.py "$(CORPUS)" reports/recorded/finetuned reports/recorded/frozen
 	@$(BIN)/python benchmarks/explanation.py "$(CORPUS)" reports/recorded/frozen reports/recorded/article
 	@for grid in gamma=0,1,2,4 max_seq_len=128,512 batch_size=64,256; do \
 	  $(BIN)/bert-genres experiment "$(CORPUS)" --runs reports/runs --jobs 2 --record --grid seed=0,1,2 --grid $$grid || exit; done
