@@ -567,7 +567,7 @@ def test_the_bound_holds_and_the_oldest_go_first(encoder, tmp_path, monkeypatch,
 
 def test_the_command_shows_verifies_and_empties(run, kept, tmp_path):
     path, cache = kept[2], lambda *flags: run("cache", *flags, env={"BERT_GENRES_CACHE": str(tmp_path / "cache")})
-    assert cache().stdout.decode().startswith(f"{path}: 400 vectors, 0.1 MB of at most 10,000.0 MB")
+    assert f"{path}: 400 vectors, 0.1 MB of at most 10,000.0 MB\n" in cache().stdout.decode()
     db = sqlite3.connect(path)
     with db:
         db.execute("UPDATE vectors SET data = zeroblob(96) WHERE id % 50 = 0")
