@@ -69,6 +69,7 @@ record: setup
 	@$(BIN)/python scripts/reproduce.py "$(CORPUS)" --record
 	@for recipe in article frozen finetuned; do \
 	  $(BIN)/bert-genres train "$(CORPUS)" --recipe $$recipe --record --force --out reports/recorded/$$recipe || exit; done
+	@$(BIN)/python benchmarks/corpus.py "$(CORPUS)"
 	@$(BIN)/python benchmarks/ablation.py "$(CORPUS)"
 	@$(BIN)/python benchmarks/corrections.py "$(CORPUS)"
 	@$(BIN)/python benchmarks/finetuning.py "$(CORPUS)"
@@ -79,10 +80,11 @@ record: setup
 	  $(BIN)/bert-genres experiment "$(CORPUS)" --runs reports/runs --jobs 2 --record --grid seed=0,1,2 --grid $$grid || exit; done
 
 bench: setup
-	@$(BIN)/python benchmarks/rest.py
-	@$(BIN)/python benchmarks/cache.py
-	@$(BIN)/python benchmarks/encoder.py
+	@$(BIN)/python benchmarks/rest.py "$(CORPUS)"
+	@$(BIN)/python benchmarks/cache.py "$(CORPUS)"
+	@$(BIN)/python benchmarks/encoder.py "$(CORPUS)"
 	@$(BIN)/python benchmarks/page.py reports/recorded/frozen
+	@$(BIN)/python benchmarks/scaling.py "$(CORPUS)" reports/recorded/frozen
 
 # Recompiles the locks: all that settings.ini and pyproject.toml ask for, and what TensorFlow wants beside a GPU.
 lock: setup

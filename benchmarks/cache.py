@@ -3,12 +3,13 @@ thousand plots from it; and the memory that a million short texts take. Takes ab
 results/bench-cache.json."""
 import os
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 
-from bert_genres.data import cache_dir, load_corpus
+from bert_genres.data import cache_dir, corpus_name, load_corpus
 from bert_genres.embeddings import BertEncoder, encode_cached
 from bert_genres.results import hardware, write_metrics
 
@@ -39,8 +40,8 @@ def stream(folder):
 
 def plots(folder):
     "Encoding with and without the cache in turns, then reading: figures, and each round's seconds."
-    corpus = ROOT.parent / "shared" / "corpus" / "MovieSummaries.tar.gz"
-    texts = list(load_corpus(corpus if corpus.exists() else "sample")["plot"].head(READ))
+    corpus = sys.argv[1] if len(sys.argv) > 1 else "sample"
+    texts = list(load_corpus(corpus)["plot"].head(READ))
     encoder, some = BertEncoder(), texts[:PLOTS]
     encoder.encode(some[:256])
     ways = {"plain": encoder.encode, "empty cache": lambda texts: encode_cached(encoder, texts)}
@@ -52,7 +53,7 @@ def plots(folder):
         equal &= bool((done["plain"][1] == done["empty cache"][1]).all())
     encode_cached(encoder, texts)
     warm = median(timed(encode_cached, encoder, texts)[0] for _ in range(ROUNDS))
-    return {"precision": encoder.precision, "plots encoded": len(some),
+    return {"corpus": corpus_name(corpus), "precision": encoder.precision, "plots encoded": len(some),
             "plain encoding, s": median(r["plain"] for r in rounds),
             "through an empty cache, s": median(r["empty cache"] for r in rounds),
             "overhead": median(r["empty cache"] / r["plain"] for r in rounds) - 1, "equal vectors": equal,

@@ -23,13 +23,13 @@ from bert_genres.results import write_metrics
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def metadata(corpus):
-    "All of a corpus's metadata, films without a plot too."
+def metadata(corpus) -> str:
+    "The metadata of the sample or of an archive, films without a plot too, as text."
     if corpus == "sample":
-        return read_metadata((SAMPLE / "movie.metadata.tsv").read_text(encoding="utf-8"))
+        return (SAMPLE / "movie.metadata.tsv").read_text(encoding="utf-8")
     with tarfile.open(corpus) as tar:
         [name] = [n for n in tar.getnames() if n.endswith("movie.metadata.tsv")]
-        return read_metadata(tar.extractfile(name).read().decode("utf-8-sig"))
+        return tar.extractfile(name).read().decode("utf-8-sig")
 
 
 def counts(films, part, about):
@@ -56,7 +56,7 @@ def shares(about, field, k=6):
 
 
 def main(corpus):
-    films, about = load_corpus(corpus), metadata(corpus)
+    films, about = load_corpus(corpus), read_metadata(metadata(corpus))
     checksum = corpus_checksum(films)
     run = {"corpus": corpus_name(corpus), "checksum": checksum,
            "counts": counts(films, split_corpus(films, corpus=corpus), about),

@@ -13,7 +13,7 @@ from statistics import median
 
 import numpy as np
 
-from bert_genres.data import load_corpus
+from bert_genres.data import corpus_name, load_corpus
 from bert_genres.embeddings import MINILM, Checkpoint, wordpiece
 from bert_genres.results import hardware, write_metrics
 
@@ -77,8 +77,8 @@ def alternate(workers, texts, rounds):
 
 
 def main():
-    corpus = ROOT.parent / "shared" / "corpus" / "MovieSummaries.tar.gz"
-    films = load_corpus(corpus if corpus.exists() else "sample")
+    corpus = sys.argv[1] if len(sys.argv) > 1 else "sample"
+    films = load_corpus(corpus)
     texts = list(films["plot"].sample(min(PLOTS, len(films)), random_state=0))
     minilm = Checkpoint(MINILM)
     tokenizer = wordpiece(minilm, 256)
@@ -112,7 +112,7 @@ def main():
     ratios = {f"{ours} / {p}": round(rate[ours] / rate[p], 2) for p in PEERS}
     ratios["layer -2 / layer -1"] = round(rate["bert-genres, layer -2"] / rate[ours], 2)
     write_metrics(ROOT / "results" / "bench-encoder.json", {
-        "corpus": "MovieSummaries" if corpus.exists() else "sample", "plots": len(texts), "max_seq_len": 256,
+        "corpus": corpus_name(corpus), "plots": len(texts), "max_seq_len": 256,
         "tokens_a_plot": {"mean": round(float(tokens.mean()), 1)} | {
             f"q{q}": int(np.percentile(tokens, q)) for q in (10, 50, 90)},
         "hardware": hardware(), "matrix_peak_gflops": round(peak), "systems": systems, "ratios": ratios, "by_length": by_length,

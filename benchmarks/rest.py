@@ -3,16 +3,16 @@ cold. Writes results/bench-rest.json."""
 import json
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+from corpus import metadata
 
 from bert_genres.cooccurrence import close_rules, implications
-from bert_genres.data import SAMPLE, binarize, label_names, load_corpus, read_metadata
+from bert_genres.data import binarize, label_names, load_corpus, read_metadata
 from bert_genres.model import apply_rules, load_bundle, prediction
 from bert_genres.results import hardware, write_metrics
 
@@ -73,12 +73,8 @@ def light_install(folder, bundle):
 
 
 def main():
-    corpus = ROOT.parent / "shared" / "corpus" / "MovieSummaries.tar.gz"
-    if corpus.exists():
-        with tarfile.open(corpus) as tar:
-            text = tar.extractfile("MovieSummaries/movie.metadata.tsv").read().decode()
-    else:
-        text = (SAMPLE / "movie.metadata.tsv").read_text()
+    corpus = sys.argv[1] if len(sys.argv) > 1 else "sample"
+    text = metadata(corpus)
     figures = {"metadata rows": text.count("\n")}
     figures["parsing the metadata, s"], films = timed(lambda: read_metadata(text), 3)
     classes = label_names(films.genres)
@@ -102,7 +98,7 @@ def main():
             [exe, "predict", f"{folder}/b", "-"], input=b"A ghost haunts an inn.\n", check=True, capture_output=True))[0]
         figures |= light_install(folder, f"{folder}/b")
         bundle = load_bundle(f"{folder}/b")
-        texts = list(load_corpus(corpus if corpus.exists() else "sample")["plot"].head(10_000))
+        texts = list(load_corpus(corpus)["plot"].head(10_000))
         bundle.predict_proba(texts[:8])
         rounds = [(timed(lambda: bundle.encoder.encode(texts), 1)[0], timed(lambda: predict_all(bundle, texts), 1)[0])
                   for _ in range(2)]

@@ -128,7 +128,7 @@ def experiment(args):
 def checked_input(source: str, skip_bad: bool = False):
     "The path of an input whose rows have all been looked at, and their number. InputError names the first bad row."
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(source)
+        path, name = Path(source), "standard input" if source == "-" else source
         if source == "-":
             path = Path(folder) / "stdin"
             with open(path, "wb") as f:
@@ -140,7 +140,9 @@ def checked_input(source: str, skip_bad: bool = False):
         n = 0
         for n, _, _, error in read_texts(path):
             if error and not skip_bad:
-                raise InputError(f"{'standard input' if source == '-' else source}, row {n}: {error}")
+                raise InputError(f"{name}, row {n}: {error}")
+        if not n:
+            print(f"{name}: no rows", file=sys.stderr)
         yield path, n
 
 # %% ../nbs/12_command.ipynb #d687565e
@@ -287,7 +289,7 @@ EXAMPLES = {
   bert-genres predict tickets s3://bucket/new --out s3://bucket/named --engine ray --address auto""",
     "explain": """examples:
   echo 'My parcel never came.' | bert-genres explain tickets -
-  bert-genres explain tickets new.csv --label delivery""",
+  bert-genres explain tickets new.csv --label Delivery""",
     "app": """example:
   bert-genres app tickets                           # then open http://127.0.0.1:8000""",
     "evaluate": """example:
@@ -312,7 +314,7 @@ _TEXTS = ("input", ".tsv (id, tab, plot), a table with plot and perhaps movie_id
 
 def _ray_options(add):
     add("--engine", choices=["ray"], help="run on Ray: input a file, a folder or an address, output a folder of Parquet files")
-    add("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto (a new one on this machine)")
+    add("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto: that of this machine (none: one is started here)")
 
 
 def _bundle_commands(command):

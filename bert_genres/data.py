@@ -594,7 +594,8 @@ def split_corpus(
         stored = dict(line.split("\t") for _, line in _rows((SAMPLE / "split.tsv").read_text(encoding="utf-8")))
         return films.movie_id.map(stored).to_numpy(dtype=str)
     if len(films) < 10:
-        raise InputError(f"{len(films)} films are too few to split into train, validation and test")
+        where = f"{corpus}: " if corpus else ""
+        raise InputError(f"{where}{len(films)} films are too few to split into train, validation and test")
     return np.array(list(PARTS))[stratify(films, list(PARTS.values()), seed)]
 
 # %% ../nbs/00_data.ipynb #bdd7cdcd

@@ -70,8 +70,10 @@ def explain(
     text: str,
     labels: list[str] | None = None,   # those to explain, of the bundle's; else the named ones
     top: int = 5,                      # words and films, of each label
-) -> dict:                             # ready for JSON, see the chapter
-    "Why a bundle names labels for a text. What a recipe does not have, words and films or rules, is an empty list."
+) -> dict:                             # ready for JSON
+    """Why a bundle names labels for a text: its `sentences`, the `similar` films with their kernels, and of each of `labels` its
+    probability, the probabilities `without` each sentence, the shares of `words` and `films`, and what it is `implied_by`. What
+    a recipe does not have is an empty list."""
     sentences = split_sentences(text)
     without = ["".join(sentences[:k] + sentences[k + 1:]) for k in range(len(sentences))] if len(sentences) > 1 else []
     ends, read = np.cumsum([0, *map(len, sentences)]), text[:_read_until(bundle, text)]

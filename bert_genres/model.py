@@ -181,7 +181,8 @@ def model_card(bundle: Bundle) -> str:
     lines = [f"# {info['corpus']}: recipe {info['recipe']}", "",
              f"Names any of {len(bundle.classes_)} labels for a text; bert-genres {info['versions']['bert_genres']}.", "",
              "## Data", "", f"Corpus {info['corpus']}, checksum {info['checksum'][:16]}, seed {info['seed']}. Rows: "
-             + ", ".join(f"{n:,} {name}" for name, n in parts.items()) + ".",
+             + ", ".join(f"{n:,} {name}" for name, n in parts.items())
+             + (", which train too." if "validation" in parts and info.get("n_train") == sum(parts.values()) else "."),
              f"{(support >= 50).sum()} labels have 50 training rows or more, {(support < 10).sum()} fewer than ten.", "",
              "## Scores", ""]
     for m in [info["scores"]] if "scores" in info else []:
@@ -189,9 +190,11 @@ def model_card(bundle: Bundle) -> str:
             f"- {name} {m[k]:.3f} (95 % interval {m[f'{k}_ci95'][0]:.3f} to {m[f'{k}_ci95'][1]:.3f})"
             for k, name in {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "samples_f1": "samples-F1"}.items()]
     lines += ["" if "scores" in info else "None were kept.", "## Limits", "",
-              f"It reads the first {bundle.encoder.max_seq_len} tokens. It knows no label but those it was trained on, and finds",
-              "rare ones seldom. Texts of another kind, time or language than its training rows it may judge badly, and with",
-              "as much confidence. What people left out when they labelled the rows it counts as absent.", "",
+              f"Its encoder reads the first {bundle.encoder.max_seq_len} tokens"
+              f"{'' if info['recipe'] == 'article' else '; words count from the whole text'}. It knows no label",
+              "but those it was trained on, and finds rare ones seldom. Texts of another kind, time or language",
+              "than its training rows it may judge badly, and with as much confidence. What people left out when they labelled",
+              "the rows it counts as absent.", "",
               "## Licences", "", f"- data: {LICENCES.get(info['corpus'], 'that of your own data')}",
               f"- weights of {info['model']}: {LICENCES.get(info['model'], 'see the model')}", "- bert-genres: Apache-2.0"]
     return "\n".join(lines) + "\n"

@@ -521,7 +521,7 @@ class TextClassifier(BaseEstimator):
         self,
         recipe: str = "best",          # a key of `RECIPES`, or best
         model: str = MINILM,           # the encoder: a name, a hub id or a folder
-        max_seq_len: int = 256,        # tokens of a text that are read
+        max_seq_len: int = 256,        # tokens of a text that the encoder reads
         random_state: int = 0,
     ):
         self.recipe, self.model, self.max_seq_len, self.random_state = recipe, model, max_seq_len, random_state
@@ -531,7 +531,8 @@ class TextClassifier(BaseEstimator):
         texts: Sequence[str],
         Y: ArrayLike | Sequence[Sequence[str]],   # an indicator matrix [n, labels] of 0 and 1, or lists of labels
     ) -> "TextClassifier":
-        "Nine rows of ten train; what a recipe watches or chooses is watched or chosen on the others. InputError for bad input."
+        """`frozen` trains on all rows, and chooses by scores of rows held out in turn; the others train on nine rows of ten, and
+        watch or choose on the rest. InputError for bad input."""
         recipe, texts = recipe_name(self.recipe), _texts(texts)
         self.classes_, labels, self.indicator_ = _label_lists(Y)
         if len(labels) != len(texts):

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .data import TEXTS, InputError, file_kind, progress, read_texts
-from .embeddings import BertEncoder, quiet_stderr
+from .embeddings import BertEncoder, quiet_stderr, resolve_precision
 from .model import load_bundle, prediction
 
 # %% ../nbs/11_scaling_out.ipynb #aa63cd01
@@ -230,7 +230,7 @@ def ray_cluster(address: str | None = None):
     from ray.data import DataContext
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    if address and not re.fullmatch(r"auto|.+:\d{1,5}", address):
+    if address and not re.fullmatch(r"auto|[^/]+:\d{1,5}", address):
         raise InputError(f"--address {address}: neither HOST:PORT nor auto")
     try:
         if address and address != "auto":
@@ -254,9 +254,11 @@ def ray_cluster(address: str | None = None):
 
 # %% ../nbs/11_scaling_out.ipynb #0ca0d6e0
 def _workers(ray):
-    "How many workers the cluster has room for, and what each takes of it: a GPU where there are any, else a core."
+    "How many workers the cluster has room for, and what each takes of it: a GPU if TensorFlow can use it, else a core."
     total = ray.cluster_resources()
-    return (int(total["GPU"]), {"num_gpus": 1}) if total.get("GPU") else (int(total.get("CPU", 1)), {"num_cpus": 1})
+    if total.get("GPU") and ray.get(ray.remote(num_gpus=1)(resolve_precision).remote("auto")) == "fp16":
+        return int(total["GPU"]), {"num_gpus": 1}
+    return int(total.get("CPU", 1)), {"num_cpus": 1}
 
 
 def _sizes(ray, place, files, root, names, skip_bad):

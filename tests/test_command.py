@@ -172,7 +172,11 @@ def test_bad_rows_become_error_rows_where_asked(run, bundle_dir, tmp_path):
 
 def test_an_empty_input_is_an_empty_output(run, bundle_dir, tmp_path):
     done = run("predict", bundle_dir, "-", stdin=b"")
-    assert done.returncode == 0 and done.stdout == b""
+    assert (done.returncode, done.stdout) == (0, b"") and b"standard input: no rows\n" in done.stderr
+    (tmp_path / "t.csv").write_text("movie_id,plot\n")
+    done = run("predict", bundle_dir, tmp_path / "t.csv", "--out", tmp_path / "out.jsonl")
+    assert done.returncode == 0 and f"{tmp_path / 't.csv'}: no rows\n" in done.stderr.decode()
+    assert (tmp_path / "out.jsonl").read_bytes() == b""
     (tmp_path / "t.tsv").write_bytes(b"")
     assert run("encode", tmp_path / "t.tsv", "--out", tmp_path / "v.npy").returncode == 0
     assert np.load(tmp_path / "v.npy").shape == (0, 384)
@@ -185,10 +189,12 @@ def test_a_mistake_in_a_new_process(run_process, tmp_path):
 def test_mistakes_are_one_line_and_status_2(run, bundle_dir, texts, tmp_path):
     here = tmp_path / "here"
     here.mkdir()
-    new = tmp_path / "new"
+    new, few = tmp_path / "new", tmp_path / "few.csv"
+    few.write_text("plot,genres\na heist,Crime\n")
     cases = [
         (("train", "sample", "--out", here), "exists already"),
         (("train", "nowhere.tar.gz", "--out", new), "no such file"),
+        (("train", few, "--out", new), f"{few}: 1 films are too few"),
         (("train", "sample", "--recipe", "nope", "--out", new), "unknown recipe 'nope'"),
         (("train", "sample", "--all-rows", "--record", "--out", new), "--all-rows keeps no test rows"),
         (("train", "sample"), "required: --out"),
