@@ -327,7 +327,7 @@ def test_a_database_gets_every_run_and_the_password_goes_nowhere(run, tmp_path, 
 
 
 def test_a_database_that_dies_costs_one_line(tmp_path, server):
-    call = ["experiment", "sample", "--grid", "gamma=0,1,2", "--grid", "epochs=30", "--grid", "max_seq_len=32"]
+    call = ["experiment", "sample", "--grid", "gamma=0,1,2", "--grid", "epochs=10", "--grid", "max_seq_len=32"]
     process = subprocess.Popen([str(Path(sys.executable).with_name("bert-genres")), *call], cwd=tmp_path, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, env=os.environ | {"BERT_GENRES_MONGO_URL": server.url})
     with MongoClient(server.url) as client:
@@ -340,7 +340,7 @@ def test_a_database_that_dies_costs_one_line(tmp_path, server):
     assert SECRET not in err.decode() + out.decode() and "Traceback" not in err.decode()
     runs = read_runs(tmp_path / "runs")
     assert sorted(runs.gamma) == [0, 1, 2] and (runs.status == "COMPLETED").all()
-    assert len(read_curves(tmp_path / "runs")) == 3 * 4 * 30
+    assert len(read_curves(tmp_path / "runs")) == 3 * 4 * 10
 
 
 def test_a_database_out_of_reach_stops_a_grid_before_it_starts(run, tmp_path, server):
