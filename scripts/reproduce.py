@@ -1,16 +1,20 @@
 """Run the notebooks in order, each in a fresh kernel, on a corpus; print the ladder at the end.
 
-Executed copies, figures and metrics.json go to reports/<corpus>/. A notebook whose executed copy was made from the same
-cells, the same notebooks before it, the same corpus, encoder and environment is not run again, so an interrupted run
-picks up where it was.
+Two run at a time where neither reads what the other leaves. Executed copies, figures and metrics.json go to
+reports/<corpus>/. A notebook whose executed copy was made from the same cells, the same notebooks before it, the same
+corpus, encoder and environment is not run again, so an interrupted run picks up where it was.
 """
 import argparse
+import atexit
 import base64
+import contextlib
 import hashlib
 import json
 import os
+import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 
 import nbformat
@@ -21,6 +25,7 @@ from bert_genres.data import InputError, atomic_path, corpus_checksum, corpus_na
 from bert_genres.results import record, show_ladder
 
 ROOT = Path(__file__).resolve().parent.parent
+LEAVE = ("02_baselines", "05_model", "06_cooccurrence", "07_recipes")    # what later chapters read
 
 
 def stamps(notebooks, checksum):
@@ -37,11 +42,16 @@ def stamps(notebooks, checksum):
         yield hashlib.sha256(digest.digest() + (recorded if reads_results else b"")).hexdigest()
 
 
-def execute(path, target, stamp):
-    "Run one notebook and write its executed copy and its figures, or raise CellExecutionError."
+def execute(path, target, stamp, clients):
+    "Run one notebook and write its executed copy and its figures, or raise CellExecutionError. Its client goes to `clients`."
     nb = nbformat.read(path, as_version=4)
-    NotebookClient(nb, timeout=None, kernel_name="python3", extra_arguments=["--log-level=40"],
-                   resources={"metadata": {"path": str(path.parent)}}).execute()
+    client = NotebookClient(nb, timeout=None, kernel_name="python3", extra_arguments=["--log-level=40"],
+                            resources={"metadata": {"path": str(path.parent)}})
+    clients.append(client)
+    try:
+        client.execute()
+    finally:
+        atexit.unregister(client._cleanup_kernel)           # which fails for a kernel that was killed while it started
     nb.metadata["stamp"] = stamp
     figures = [o.data["image/png"] for c in nb.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
     for k, png in enumerate(figures, 1):
@@ -49,6 +59,45 @@ def execute(path, target, stamp):
             part.write_bytes(base64.b64decode(png))
     with atomic_path(target) as part:
         nbformat.write(nb, part)
+
+
+def run_all(notebooks, stamps, reports):
+    "Run them two at a time, each after those before it that leave something; a line where one begins and where it ends."
+    clients, futures, left = [], [], []
+
+    def run(label, path, stamp, needs):
+        for each in needs:
+            each.result()
+        if up_to_date(reports / path.name, stamp):
+            return sys.stderr.write(f"{label} up to date\n")
+        began = time.monotonic()
+        sys.stderr.write(f"{label} ...\n")
+        execute(path, reports / path.name, stamp, clients)
+        sys.stderr.write(f"{label} {time.monotonic() - began:3.0f} s\n")
+
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            for k, (path, stamp) in enumerate(zip(notebooks, stamps, strict=True), 1):
+                label = f"[{k}/{len(notebooks)}] {path.stem:<16}"
+                futures.append(pool.submit(run, label, path, stamp, [*left]))
+                left += futures[-1:] if path.stem in LEAVE else []
+            for done in as_completed(futures):
+                done.result()
+        except BaseException as e:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(e, KeyboardInterrupt):
+                stop(clients, [f for f in futures if f.running()])
+            raise
+
+
+def stop(clients, running):
+    "Interrupt the cells, so that what they have started ends with them; kill kernels that run none, and after 10 s all."
+    for sent in (signal.SIGINT, signal.SIGKILL):
+        for client in clients:
+            with contextlib.suppress(AttributeError, TypeError, ProcessLookupError):    # not started yet, or gone
+                os.killpg(client.km.provisioner.pgid, sent if client.code_cells_executed else signal.SIGKILL)
+        if not wait(running, timeout=10).not_done:
+            break
 
 
 def up_to_date(target, stamp):
@@ -95,15 +144,7 @@ def main():
     os.environ["CORPUS"] = corpus
     notebooks = sorted((ROOT / "nbs").glob("*.ipynb"))
     start = time.monotonic()
-    for k, (path, stamp) in enumerate(zip(notebooks, stamps(notebooks, checksum), strict=True), 1):
-        target = reports / path.name
-        print(f"[{k}/{len(notebooks)}] {path.stem:<16}", end=" ", file=sys.stderr, flush=True)
-        if up_to_date(target, stamp):
-            print("up to date", file=sys.stderr)
-            continue
-        began = time.monotonic()
-        execute(path, target, stamp)
-        print(f"{time.monotonic() - began:4.0f} s", file=sys.stderr)
+    run_all(notebooks, stamps(notebooks, checksum), reports)
     if args.store:
         for path in notebooks:
             store(path, reports / path.name)

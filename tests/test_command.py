@@ -216,7 +216,7 @@ def test_mistakes_are_one_line_and_status_2(run, bundle_dir, texts, tmp_path):
         if "fp16" in call and Path("/dev/nvidia0").exists():
             continue
         assert message in one_line(run(*call), 2), call
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["here"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["few.csv", "here"]
 
 
 def test_nothing_but_a_bundle_or_a_file_is_ever_replaced(run, bundle_dir, texts, tmp_path):

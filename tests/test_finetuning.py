@@ -44,7 +44,7 @@ def start(small, tmp_path_factory):
 
 
 FIT = """
-import signal, sys, time, numpy as np
+import re, signal, sys, time, numpy as np
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import bert_genres.finetuning as finetuning
 from bert_genres.data import load_corpus, split_all_rows
@@ -64,7 +64,8 @@ fit = finetuning.fit_network
 def kept(net, training, ids, topics, *args):     # what a training was given, and what came of it
     given = {"topics": topics, "targets": args[0], "center": net.top.center, "scale": net.top.scale}
     out = fit(net, training, ids, topics, *args)
-    np.savez(sys.argv[2], **given, **{f"{k} {v.name}": v.numpy() for k, v in enumerate(training.variables)})
+    names = [re.sub(r"dense_\\d+", "dense", v.name) for v in training.variables]      # Keras counts those of `frozen`, too
+    np.savez(sys.argv[2], **given, **{f"{k} {name}": v.numpy() for k, (name, v) in enumerate(zip(names, training.variables))})
     return out
 finetuning.fit_network = kept
 bundle, said = finetuning.fit_finetuned(films, split_all_rows(films), encoder=encoder, epochs=2, batch_size=8)

@@ -2,12 +2,16 @@
 import ast
 import configparser
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -122,3 +126,16 @@ def test_the_version_is_the_same_everywhere():
 def test_the_front_page_lists_every_chapter():
     front = (ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8")
     assert [p.name for p in NOTEBOOKS if p.stem != "index" and f"]({p.name})" not in front] == []
+
+
+def test_the_main_job_ends_at_once_when_it_is_interrupted_with_all_that_it_started(tmp_path):
+    job = subprocess.Popen([sys.executable, ROOT / "scripts" / "reproduce.py"], stderr=subprocess.PIPE, text=True,
+                           env=os.environ | {"BERT_GENRES_REPORTS": str(tmp_path)})
+    assert job.stderr.readline().startswith("[1/")
+    while len(kernels := psutil.Process(job.pid).children(recursive=True)) < 2:
+        assert job.poll() is None and not time.sleep(0.1)
+    job.send_signal(signal.SIGINT)
+    *begun, said = filter(None, job.communicate(timeout=120)[1].splitlines())
+    assert job.returncode == 130 and said == "reproduce: interrupted; the same call goes on here"
+    assert all(line.startswith("[") for line in begun)
+    assert not any(kernel.is_running() for kernel in kernels)
