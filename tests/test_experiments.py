@@ -85,7 +85,7 @@ def alive(pid):
 
 
 def test_a_killed_grid_goes_on_with_what_is_missing(tmp_path, run_process, jobs=2):
-    call = ["experiment", "sample", "--grid", "gamma=0,1,2,3", "--grid", "epochs=40", "--grid", "max_seq_len=32"]
+    call = ["experiment", "sample", "--grid", "gamma=0,1,2,3", "--grid", "epochs=15", "--grid", "max_seq_len=32"]
     call += ["--jobs", str(jobs)]
     process = subprocess.Popen([str(Path(sys.executable).with_name("bert-genres")), *call], cwd=tmp_path,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
