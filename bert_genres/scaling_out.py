@@ -238,8 +238,9 @@ def ray_cluster(address: str | None = None):
         with quiet_stderr():                     # it says there that it will say nothing
             ray.init(address or "local", log_to_driver=False, logging_level=logging.CRITICAL,
                      include_dashboard=None if address else False)
-    except (OSError, RuntimeError, TypeError, ValueError) as e:
-        raise ConnectionError(f"--address {address}: no Ray cluster there ({str(e).strip().splitlines()[0]})") from e
+    except Exception as e:                       # Ray raises this very class where a node takes more than 30 s to start
+        said = f"--address {address}: no Ray cluster there" if address else "Ray does not start on this machine"
+        raise ConnectionError(f"{said} ({str(e).strip().splitlines()[0]})") from e
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False

@@ -26,6 +26,7 @@ from bert_genres.results import record, show_ladder
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAVE = ("02_baselines", "05_model", "06_cooccurrence", "07_recipes")    # what later chapters read
+ALONE = "11_scaling_out"                                                 # Ray gives up where a node takes more than 30 s to start
 
 
 def stamps(notebooks, checksum):
@@ -62,7 +63,7 @@ def execute(path, target, stamp, clients):
 
 
 def run_all(notebooks, stamps, reports):
-    "Run them two at a time, each after those before it that leave something; a line where one begins and where it ends."
+    "Two at a time, each after those before it that leave something, the one for itself last; a line at each begin and end."
     clients, futures, left = [], [], []
 
     def run(label, path, stamp, needs):
@@ -77,9 +78,10 @@ def run_all(notebooks, stamps, reports):
 
     with ThreadPoolExecutor(2) as pool:
         try:
-            for k, (path, stamp) in enumerate(zip(notebooks, stamps, strict=True), 1):
+            jobs = sorted(enumerate(zip(notebooks, stamps, strict=True), 1), key=lambda job: job[1][0].stem == ALONE)
+            for k, (path, stamp) in jobs:
                 label = f"[{k}/{len(notebooks)}] {path.stem:<16}"
-                futures.append(pool.submit(run, label, path, stamp, [*left]))
+                futures.append(pool.submit(run, label, path, stamp, [*(futures if path.stem == ALONE else left)]))
                 left += futures[-1:] if path.stem in LEAVE else []
             for done in as_completed(futures):
                 done.result()
