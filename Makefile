@@ -1,4 +1,4 @@
-# make reproduce    runs the notebooks in order on CORPUS and prints the ladder
+# make reproduce    runs the notebooks on CORPUS, two at a time, and prints the ladder
 # make test         runs every check
 # Each sets itself up first: Python 3.11 to 3.13, make and a package registry are all it needs.
 CORPUS ?= sample

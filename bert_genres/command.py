@@ -340,7 +340,7 @@ def _bundle_commands(command):
     command(evaluate, _BUNDLE, _CORPUS)
     command(info, _BUNDLE)
 
-
+# %% ../nbs/12_command.ipynb #0c3e7c06
 def _other_commands(command):
     add = command(experiment, _CORPUS)
     add("--grid", action="append", default=[], metavar="NAME=V,V", help="values of max_seq_len, batch_size, gamma, layer, alpha, "

@@ -268,7 +268,7 @@ def _keep(net, score, folder, scores):
             shutil.copytree(folder / "last", part)
     return new
 
-
+# %% ../nbs/10_finetuning.ipynb #351bb979
 def fit_network(
     net: Network,
     training: Training,

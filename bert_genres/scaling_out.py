@@ -35,7 +35,7 @@ def file_system(place: str):
     except (pa.ArrowException, ValueError) as e:
         raise InputError(f"{place}: {str(e).splitlines()[0]}") from e
 
-
+# %% ../nbs/11_scaling_out.ipynb #b0cb8b46
 def list_files(
     place: str,                # a file, or a folder of files
 ) -> tuple:                    # pyarrow's file system, the folder's path in it, and (name in it, bytes, mtime in ns) of each file
@@ -55,7 +55,7 @@ def list_files(
         raise InputError(f"{place}: no file that ends in {', '.join(TEXTS)} (also .gz or .zst)")
     return files, root, texts
 
-
+# %% ../nbs/11_scaling_out.ipynb #3c015277
 @contextlib.contextmanager
 def on_this_machine(files, path: str):
     "The path of a file here: its own, or that of a copy for as long as the context lasts."
@@ -86,7 +86,7 @@ def read_parts(path: Path):   # yields lists of (row, id, plot, None) or (row, i
     if part:
         yield part
 
-
+# %% ../nbs/11_scaling_out.ipynb #e01fd5f3
 def part_path(folder: str, name: str, part: int) -> str:
     "Where the output of a part of the file `name` belongs."
     return f"{folder}/{name}/{part:06d}.parquet"
@@ -105,7 +105,7 @@ def write_whole(files, path: str, data: bytes):
     if local:
         files.move(place, path)
 
-
+# %% ../nbs/11_scaling_out.ipynb #ef59e062
 def claim(place: str, job: dict):
     "The output's file system and folder, for this very job. InputError where the folder holds something else."
     from pyarrow import fs
@@ -156,7 +156,7 @@ class _Worker:
             sizes.append(len(rows))
         return {"n": sizes}
 
-
+# %% ../nbs/11_scaling_out.ipynb #0c5ac2eb
 class Predictor(_Worker):
     "Genres and probabilities, as `bert-genres predict` writes them."
     def __init__(self, files, folder, bundle, threshold, correct):
@@ -218,7 +218,7 @@ def _own_error(error):
         e = e.__cause__
     return OSError(f"Ray: {str(error).strip().splitlines()[-1]}")
 
-
+# %% ../nbs/11_scaling_out.ipynb #6eaa7052
 @contextlib.contextmanager
 def ray_cluster(address: str | None = None):
     "Ray on the cluster at an address, or on one of its own on this machine, while the context lasts. InputError without Ray."
@@ -273,7 +273,7 @@ def _sizes(ray, place, files, root, names, skip_bad):
             raise InputError(f"{place}: {name}, {wrong}")
     return {name: found[name]["sizes"] for name in names}
 
-
+# %% ../nbs/11_scaling_out.ipynb #9177119b
 def run_job(
     worker: type,              # Predictor or Encoder
     settings: tuple,           # what it is built from, beside the place of its output
@@ -304,7 +304,7 @@ def run_job(
         raise OSError(f"{out}: {len(lost)} parts are missing, {min(lost)} the first: the same call makes them")
     return total - before
 
-
+# %% ../nbs/11_scaling_out.ipynb #31fa37f2
 def _work(ray, worker, arguments, todo, source):
     "Let readers and workers go over the files; yields how many texts have been done."
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
