@@ -1,15 +1,23 @@
 """Corpora in, exactly or refused: the real corpus, and every way in which a file can be wrong."""
 import gzip
 import io
+import os
+import shutil
+import subprocess
+import sys
 import tarfile
+import unicodedata
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
+from bert_genres import data
 from bert_genres.cooccurrence import implications
 from bert_genres.data import (
     InputError,
@@ -18,8 +26,11 @@ from bert_genres.data import (
     label_names,
     load_corpus,
     near_duplicates,
+    normalize_text,
     read_metadata,
+    split_all_rows,
     split_corpus,
+    stratify,
 )
 
 META = '{i}\t/m/{i}\tTitle {i}\t2001\t\t\t{{}}\t{{}}\t{{"/m/d": "Drama"}}'
@@ -58,12 +69,85 @@ def test_the_archive_s_films_and_their_split(archive):
     assert np.abs(Y[part == "test"].sum(0) / Y.sum(0) - 0.1)[enough].max() < 0.06
 
 
+def table(texts, **columns):
+    films = pd.DataFrame({"movie_id": [str(i) for i in range(len(texts))], "title": "", "year": "", "plot": texts})
+    return films.assign(genres=[["A", "B"][:1 + i % 2] for i in range(len(films))], **columns)
+
+
+CHINESE = ["国王离开了他的城堡独自走向大海", "小偷在雨中抢劫银行被妹妹抓住"]
+
+
+@pytest.mark.parametrize("texts, groups", [
+    (["My parcel never came", "Where is my refund?"] * 10, 2),
+    ([f"{a} {b} {a} {b}" for a, b in zip("lamp mail shoe book case dish tree road fish bird".split(),
+                                          "blue flat late grey rude cold warm soft dark bold".split(), strict=True)] * 3, 10),
+    (CHINESE * 6, 2),
+    ([*CHINESE, CHINESE[0][:-3] + "山谷里", CHINESE[1][2:] + "了"], 2),          # edited at one end
+    (["My parcel never came.", "my  parcel NEVER came!", "My parcel nver came", "My parcel\u200b never came\n"], 1),
+    (["Ｍｙ parcel never came to this house", "My parcel never came to this house "], 1),       # full width
+    (["cafe\u0301 closed", "caf\u00e9 closed", "?!", "?! ", "!?", "\U0001f600", "\U0001f600\ufeff"], 4),
+    (["My parcel never came", "My lamp never worked", "My parcel is lost", "Where is my parcel"], 4),
+])
+def test_same_and_alike_short_texts(texts, groups):
+    found = near_duplicates(table(texts))
+    assert len(set(found)) == groups and found.max() == groups - 1
+
+
+def test_no_two_rows_of_equal_normalised_text_on_two_sides():
+    rng = np.random.default_rng(0)
+    words, ways = "lamp mail shoe book 国 王 ß \u00e9 i can't ! \U0001f600".split(), [
+        str.upper, str.title, lambda t: f"{t}\n", lambda t: t.replace(" ", "\u00a0 "), lambda t: f"\ufeff{t}",
+        lambda t: unicodedata.normalize("NFD", t), lambda t: t]
+    for seed in range(20):
+        kinds = [" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(25)]
+        texts = [ways[rng.integers(len(ways))](kinds[k]) for k in rng.integers(25, size=80)]
+        films = table(texts)
+        text = films["plot"].map(normalize_text)
+        for part in (split_corpus(films, seed), split_all_rows(films, seed), stratify(films, [.2] * 5, seed)):
+            assert pd.Series(part).groupby(text).nunique().max() == 1
+
+
+def test_what_many_texts_share_is_no_sign_of_a_copy():
+    code = """
+import random, resource
+import pandas as pd
+from bert_genres.data import near_duplicates
+rng = random.Random(0)
+mails = [" ".join(f"w{rng.randrange(5000)}" for _ in range(12)) for _ in range(10_000)]
+footer = " sent from my phone please consider the environment before you print this mail"
+films = pd.DataFrame({"title": "", "year": "", "plot": [mail + footer for mail in mails] + [mails[7] + footer + " bye"]})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+groups = near_duplicates(films)
+print(len(set(groups)), groups[7] == groups[-1], (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert said[:2] == ["10000", "True"] and int(said[2]) < 500        # MB; every pair of them would be 4,000
+
+
+def test_a_column_group_is_the_answer():
+    films = table(["one text"] * 4, group=["x", "y", "x", "z"])
+    assert near_duplicates(films).tolist() == [0, 1, 0, 2]
+    assert near_duplicates(films[1:]).tolist() == [0, 1, 2]
+
+
+def test_a_digest_of_code_is_of_all_that_is_imported(tmp_path):
+    shutil.copytree(Path(data.__file__).parent, tmp_path / "bert_genres")
+    call = "from bert_genres.data import code_digest; print(*map(code_digest, ('data', 'evaluation', 'model', 'finetuning')))"
+    digests = lambda: subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=True, cwd=tmp_path,
+                                     env=os.environ | {"PYTHONPATH": str(tmp_path)}).stdout.split()
+    before, changed = digests(), []
+    for name, text in [("model.py", "BUNDLE_FORMAT"), ("baselines.py", "halfway"), ("__init__.py", "0.")]:
+        path = tmp_path / "bert_genres" / name
+        path.write_text(path.read_text().replace(text, f"{text}1", 1))
+        changed.append([a != b for a, b in zip(before, digests(), strict=True)])
+        before = digests()
+    assert changed == [[False, False, True, True], [False, False, False, True], [True] * 4]
+
+
 def test_near_duplicates_are_found_and_kept_together(archive):
     films = load_corpus(archive).head(600)
     twins = films.head(40).assign(movie_id=[f"twin-{i}" for i in range(40)], title="", year="")
     twins["plot"] = [" ".join(plot.split()[:60]) for plot in twins["plot"]]      # the first sixty words of a plot
-    import pandas as pd
-
     both = pd.concat([films, twins], ignore_index=True)
     groups = near_duplicates(both)
     assert (groups[:40] == groups[600:]).all()
@@ -88,6 +172,8 @@ BAD_TABLES = [
     ("t.csv.gz", b"no gzip", "not a readable .gz file"),
     ("t.jsonl", '{"plot": "a", "genres": ["b"]}\n{"plot": \n', "row 2: broken JSON"),
     ("t.jsonl", "[1]\n", "row 1: not a JSON object"),
+    ("t.jsonl", '{"plot": "a", "genres": ["b"], "n": ' + "9" * 5000 + "}\n", "row 1: broken JSON \\(a number of too many digits"),
+    ("t.jsonl", "[" * 100_000 + "\n", "row 1: broken JSON \\(too deep"),
     ("t.jsonl", '{"plot": "a", "genres": 7}\n', "row 1, genres"),
     ("t.jsonl", '{"plot": 7, "genres": ["b"]}\n', "row 1: plot: not a text"),
     ("t.jsonl", '{"plot": "a", "genres": ["b", 7]}\n', "row 1, genres"),
