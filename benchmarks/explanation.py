@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bert_genres.data import InputError, corpus_checksum, corpus_name, load_corpus, split_corpus
+from bert_genres.evaluation import interval, resample
 from bert_genres.explanation import deletion_test, split_sentences
 from bert_genres.model import load_bundle
 from bert_genres.results import hardware, write_metrics
@@ -26,13 +27,11 @@ def main(corpus, places):
     plots = [valid["plot"].iloc[i] for i in rng.permutation(len(valid))]
     texts = [plot for plot in plots if len(split_sentences(plot)) >= 2 * REMOVED][:PLOTS]
     losses = deletion_test(bundles["frozen"], texts, list(bundles.values()), REMOVED, SEED)
-    draws = rng.integers(0, losses.shape[1], (1000, losses.shape[1]))
-    out = {}
+    weights, out = resample(losses.shape[1], seed=SEED), {}
     for name, loss in zip(bundles, losses, strict=True):
         more = loss[:, 0] - loss[:, 1]
-        ends = np.quantile(more[draws].mean(1), [.025, .975])
         out[name] = {"named": round(float(loss[:, 0].mean()), 4), "random": round(float(loss[:, 1].mean()), 4),
-                     "difference": round(float(more.mean()), 4), "difference_ci95": ends.round(4).tolist()}
+                     "difference": round(float(more.mean()), 4), "difference_ci95": interval(weights @ more / len(more))}
         print(name, out[name])
     checksum = corpus_checksum(films)
     write_metrics(Path("results") / f"{corpus_name(corpus)}-{checksum[:8]}-explanation.json", {

@@ -24,11 +24,11 @@ def resample(
     n: int,                   # films
     resamples: int = 1000,
     seed: int = 0,
-) -> np.ndarray:              # float32 [resamples, n]: how often each film was drawn
-    "Bootstrap weights: n films drawn with replacement, `resamples` times."
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float32)
+) -> np.ndarray:              # float32 [resamples, n]: each film's weight, above 0; the weights of a draw sum to n
+    "Weights of the Bayesian bootstrap: each draw is from Dirichlet(1, ..., 1), times n (Rubin, 1981)."
+    return (n * np.random.default_rng(seed).dirichlet(np.ones(n), resamples)).astype(np.float32)
 
-
+# %% ../nbs/01_evaluation.ipynb #ebbacb66
 def f1_scores(
     truth: np.ndarray,                  # bool [n, labels]
     named: np.ndarray,                  # bool [n, labels]
@@ -36,26 +36,33 @@ def f1_scores(
     missed: np.ndarray | int = 0,       # int [n]: each film's true labels that have no column
 ) -> dict[str, np.ndarray]:             # micro_f1, macro_f1, samples_f1: float [resamples], or float without weights
     """Micro-, macro- and samples-F1. `missed` labels are false negatives for micro and samples. Macro runs over
-    labels with a positive among the films; where a resample draws none of those, the label scores 0 in it."""
+    labels with a positive among the films."""
     W = np.ones((1, len(truth))) if weights is None else weights
-    tp, fp, fn = truth & named, ~truth & named, truth & ~named
-    film = np.stack([tp.sum(1), fp.sum(1), fn.sum(1) + missed])
-    of_films = W @ np.vstack([film, f1(*film)]).T                       # in float64
-    of_labels = [W @ counts.astype(W.dtype) for counts in (tp, fp, fn)]  # float32 is exact for counts below 2^24
-    present = truth.any(0)
+    right, wrong, present = truth & named, truth ^ named, truth.any(0)
+    film = right.sum(1), wrong.sum(1) + missed
+    of_films = W @ np.stack([*film, f1(*film, 0)], axis=1)                           # in float64
+    of_labels = [W @ counts[:, present].astype(W.dtype) for counts in (right, wrong)]   # in float32, where weights are
     scores = {
-        "micro_f1": f1(*of_films.T[:3]),
-        "macro_f1": f1(*of_labels)[:, present].sum(1) / max(present.sum(), 1),
-        "samples_f1": of_films[:, 3] / len(truth)}
+        "micro_f1": f1(*of_films.T[:2], 0),
+        "macro_f1": f1(*of_labels, 0).sum(1) / max(present.sum(), 1),
+        "samples_f1": of_films[:, 2] / len(truth)}
     return scores if weights is not None else {k: float(v[0]) for k, v in scores.items()}
 
 # %% ../nbs/01_evaluation.ipynb #8e1e1032
-def interval(draws: np.ndarray, level: float = 0.95) -> list[float]:
-    "The percentile interval `[lo, hi]` of bootstrap draws (Efron, 1979)."
-    tail = (1 - level) / 2
-    return [round(float(q), 4) for q in np.quantile(draws, [tail, 1 - tail])]
+def interval(
+    draws: np.ndarray,           # float [resamples]
+    score: float | None = None,  # of the films as they are; without it the middle stays where it is
+    level: float = 0.95,
+) -> list[float]:                # [lo, hi]
+    """The middle of bootstrap draws (Efron, 1979), moved by twice the gap between their mean and the score, as in the
+    chapter (after Efron, 1981). A score that lies beyond becomes its end."""
+    lo, hi = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    if score is not None:
+        move = 2 * (score - draws.mean())
+        lo, hi = min(lo + move, score), max(hi + move, score)
+    return [round(float(end), 4) for end in (lo, hi)]
 
-
+# %% ../nbs/01_evaluation.ipynb #4c747f0e
 def paired_difference(
     truth, named_a, named_b,         # bool [n, labels]
     missed: np.ndarray | int = 0,    # int [n], as in `f1_scores`
@@ -66,7 +73,8 @@ def paired_difference(
     W = resample(len(truth), resamples, seed)
     a, b = f1_scores(truth, named_a, W, missed), f1_scores(truth, named_b, W, missed)
     point_a, point_b = f1_scores(truth, named_a, missed=missed), f1_scores(truth, named_b, missed=missed)
-    return {k: {"difference": round(point_a[k] - point_b[k], 4), "ci95": interval(a[k] - b[k])} for k in a}
+    gap = {k: point_a[k] - point_b[k] for k in a}
+    return {k: {"difference": round(gap[k], 4), "ci95": interval(a[k] - b[k], gap[k])} for k in a}
 
 # %% ../nbs/01_evaluation.ipynb #5cf68f5c
 def precision_at_k(
@@ -160,7 +168,8 @@ def support_groups(
 # %% ../nbs/01_evaluation.ipynb #a039ada4
 def _f1_with_intervals(truth, named, W, missed=0, kinds=("micro_f1", "macro_f1", "samples_f1")):
     point, draws = f1_scores(truth, named, missed=missed), f1_scores(truth, named, W, missed)
-    return {key: value for k in kinds for key, value in [(k, point[k]), (f"{k}_ci95", interval(draws[k]))]}
+    within = {k: np.clip(interval(draws[k], point[k]), 0, 1).tolist() for k in kinds}
+    return {key: value for k in kinds for key, value in [(k, point[k]), (f"{k}_ci95", within[k])]}
 
 
 def _by_support(truth, probs, named, W, support, base_rates):
@@ -190,7 +199,7 @@ def evaluate(
     seed: int = 0,          # of the bootstrap
     support: np.ndarray | None = None,  # int [labels]: training films with each label, for `brier_skill` and `by_support`
     n_train: int | None = None,         # training films; needed with `support`
-) -> dict:                  # see the chapter; intervals are 95 %, from 1,000 resamples
+) -> dict:                  # see the chapter; intervals are 95 %, from 1,000 draws
     "Every score of one system on one set of films, ready for JSON."
     truth, unknown = binarize(genres, classes)
     missed = np.array([len(u) for u in unknown])
