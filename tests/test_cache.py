@@ -25,6 +25,7 @@ from conftest import one_line, small_disk
 from safetensors.numpy import save_file
 from test_encoder import CONFIG, VOCAB
 
+from bert_genres import embeddings
 from bert_genres.data import InputError
 from bert_genres.embeddings import BertEncoder, VectorCache, encode_cached, vector_key, write_npy
 from bert_genres.model import Bundle, Head
@@ -106,6 +107,33 @@ def test_every_setting_has_keys_of_its_own(model, tmp_path):
             for way in ways for text in ("a cat", "a cat ", "")}
     assert len(keys) == 3 * len(ways) and all(len(k) == 16 for k in keys)
     assert vector_key(BertEncoder(model, 32))("a") == vector_key(BertEncoder(shutil.copytree(model, tmp_path / "copy"), 32))("a")
+
+
+def test_other_code_has_keys_of_its_own(model, tmp_path):
+    "The package is copied and a number of it edited; then it encodes two texts, which a cache may have already."
+    code = """
+import sys
+from bert_genres import embeddings
+encoder = embeddings.BertEncoder(sys.argv[1], 32, precision="fp32")
+before, vectors = len(embeddings.VectorCache()), embeddings.encode_cached(encoder, ["a cat", "it sat"])
+print(embeddings.__file__, len(embeddings.VectorCache()) - before)
+print(embeddings.vector_key(encoder)("a").hex(), vectors.tobytes().hex())
+"""
+    told = []
+    for k, (module, old, new) in enumerate([("embeddings", "1e-12", "1e-12"), ("command", "def main(", "def main(\n"),
+                                            ("embeddings", "1e-12, \"inside_sqrt\"", "1e-2, \"inside_sqrt\"")]):
+        package = shutil.copytree(Path(embeddings.__file__).parent, tmp_path / str(k) / "bert_genres")
+        source = (package / f"{module}.py").read_text()
+        assert source.count(old)
+        (package / f"{module}.py").write_text(source.replace(old, new))
+        done = subprocess.run([sys.executable, "-c", code, model], capture_output=True, text=True, check=True, cwd=tmp_path,
+                              env=os.environ | {"BERT_GENRES_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(package.parent)})
+        file, *rest = done.stdout.split()
+        assert Path(file).parent == package
+        told.append(rest)
+    (_, key, vectors), *others = told
+    assert told[0][0] == "2" and others[0] == ["0", key, vectors]              # the command computes no vectors
+    assert others[1][0] == "2" and others[1][1] != key and others[1][2] != vectors
 
 
 def test_other_texts_of_the_same_length_get_their_own_vectors(encoder):
@@ -559,7 +587,7 @@ def test_the_bound_holds_and_the_oldest_go_first(encoder, tmp_path, monkeypatch,
     monkeypatch.setenv("BERT_GENRES_CACHE_SIZE", "0.0001")                 # a smaller one holds from the next call on
     encode_cached(encoder, texts[:100])
     assert n_kept() < n / 3 and path.stat().st_size <= 100_000
-    for size in ("ten", "-1", "nan", "inf", "1e3"):
+    for size in ("ten", "-1", "nan", "inf", "1e3", "9" * 400):
         monkeypatch.setenv("BERT_GENRES_CACHE_SIZE", size)
         with pytest.raises(InputError, match=f"BERT_GENRES_CACHE_SIZE={size}"):
             encode_cached(encoder, texts)

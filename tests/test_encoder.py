@@ -2,14 +2,18 @@
 import gc
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
+import ml_dtypes
 import numpy as np
 import pytest
+from conftest import one_line
+from safetensors.numpy import load_file, save_file
 
 from bert_genres import embeddings
 from bert_genres.data import InputError, load_corpus
@@ -40,7 +44,6 @@ def tiny(tmp_path_factory):
     tf = import_tensorflow()
     import bert
     from bert.loader import StockBertConfig, map_stock_config_to_params, map_to_stock_variable_name
-    from safetensors.numpy import save_file
 
     layer = bert.BertModelLayer.from_params(map_stock_config_to_params(StockBertConfig(**CONFIG)), name="bert")
     layer([tf.zeros([1, 4], tf.int32)] * 2)
@@ -74,6 +77,35 @@ def test_both_formats_hold_the_same_weights(tiny):
     texts = ["a bad cat", "it sat on", "s"]
     a, b = (BertEncoder(tiny[k], max_seq_len=32, precision="fp32").encode(texts) for k in ("google", "hf"))
     assert (a == b).all()
+
+
+@pytest.mark.parametrize("kind", [ml_dtypes.bfloat16, np.float16])
+def test_weights_of_two_bytes_are_read_exactly(tiny, tmp_path, kind):
+    halves = {k: v.astype(kind) for k, v in load_file(tiny["hf"] / "model.safetensors").items()}
+    wholes = {k: v.astype(np.float32) for k, v in halves.items()}
+    vectors = {}
+    for name, tensors in {"half": halves, "whole": wholes}.items():
+        folder = shutil.copytree(tiny["hf"], tmp_path / name)
+        save_file(tensors | {"bert.embeddings.position_ids": np.arange(32)[None]}, folder / "model.safetensors")
+        assert all(v.dtype == np.float32 for v in read_weights(folder).values())
+        vectors[name] = BertEncoder(folder, max_seq_len=16, precision="fp32").encode(["a bad cat", ""])
+    assert (vectors["half"] == vectors["whole"]).all()
+    exact = BertEncoder(tiny["hf"], max_seq_len=16, precision="fp32").encode(["a bad cat", ""])
+    assert 0 < np.abs(vectors["half"] - exact).max() < 0.2
+    Checkpoint(tmp_path / "half").save(tmp_path)                           # a bundle holds it as it is
+    assert (BertEncoder(tmp_path, max_seq_len=16, precision="fp32").encode(["a bad cat", ""]) == vectors["half"]).all()
+
+
+def test_weights_of_other_types_are_one_line(tiny, tmp_path, run):
+    tensors, name = load_file(tiny["hf"] / "model.safetensors"), "bert.encoder.layer.1.output.dense.weight"
+    folder = shutil.copytree(tiny["hf"], tmp_path / "model")
+    for kind, word in [(ml_dtypes.float8_e4m3fn, "F8_E4M3"), (np.int8, "I8"), (np.uint16, "U16"), (bool, "BOOL")]:
+        save_file(tensors | {name: tensors[name].astype(kind)}, folder / "model.safetensors")
+        with pytest.raises(InputError) as e:
+            read_weights(folder)
+        assert str(e.value) == f"{folder / 'model.safetensors'}: {name} is stored as {word}, not as F32, F16 or BF16"
+    done = run("encode", "-", "--out", tmp_path / "v.npy", "--model", folder, "--max-seq-len", 16, stdin=b"a cat\n")
+    assert f"{name} is stored as BOOL" in one_line(done, 2)
 
 
 def numpy_bert(values, ids, n_layers):
@@ -160,6 +192,35 @@ def test_tokens_equal_the_original_tokenizer_s_on_real_plots(archive):
         assert ours.encode(plot).tokens[1:-1] == original.tokenize(plot)
 
 
+MARKS = ["a [PAD] b", "[PAD]", "[PAD] [PAD]", "a [SEP] b", "[CLS]a", "it is [MASK].", "[UNK]", "[PAD][CLS][SEP][MASK][UNK]"]
+
+
+def test_a_mark_that_is_written_is_text():
+    import_tensorflow()
+    from bert.tokenization.bert_tokenization import FullTokenizer
+
+    minilm = Checkpoint(MINILM)
+    ours, original = wordpiece(minilm, 32), FullTokenizer(str(minilm.folder / "vocab.txt"))
+    assert ours.encode("a [PAD] b").tokens == ["[CLS]", "a", "[", "pad", "]", "b", "[SEP]"]
+    assert ours.encode("a [PAD] b").offsets == [(0, 0), (0, 1), (2, 3), (3, 6), (6, 7), (8, 9), (0, 0)]
+    for tokenizer in (ours, pickle.loads(pickle.dumps(ours))):             # in a process of its own it is the same
+        for text in MARKS:
+            tokens = ["[CLS]", *original.tokenize(text), "[SEP]"]
+            assert tokenizer.encode(text).ids == original.convert_tokens_to_ids(tokens)
+            assert tokenizer.encode(text).ids == tokenizer.encode(text.lower()).ids
+            assert 0 not in tokenizer.encode(text).ids
+
+
+@pytest.mark.parametrize("runtime", [None, embeddings._TensorFlow])
+def test_a_mark_that_is_written_hides_nothing(tiny, runtime):
+    encoder = BertEncoder(tiny["hf"], max_seq_len=32, precision="fp32")
+    got = encode_with(encoder, [*MARKS, "no " * 40], runtime)
+    for text, vector in zip(MARKS, got, strict=False):
+        hidden = numpy_bert(tiny["values"], encoder.tokenizer.encode(text).ids, 2)
+        assert np.abs(vector - hidden.mean(0)).max() < 1e-4
+        assert np.abs(vector - encoder.encode([text])[0]).max() < 1e-5    # alone, by the same runtime
+
+
 def test_order_and_company_change_nothing(tiny):
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(list("abcdefgh"), rng.integers(1, 30))) for _ in range(200)]
@@ -216,29 +277,86 @@ def test_packaged_weights_with_another_checksum_are_refused(tmp_path, monkeypatc
         Checkpoint(MINILM)
 
 
-def broken(tiny, tmp_path, **changes):
+@pytest.mark.parametrize("said", ["1", "2,1", " 3 , 2,1"])
+def test_a_list_of_threads(tiny, monkeypatch, said):
+    want = BertEncoder(tiny["hf"], 16, precision="fp32").encode(["a bad cat", "it"])
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    encoder = BertEncoder(tiny["hf"], 16, precision="fp32")
+    assert (encoder.encode(["a bad cat", "it"]) == want).all()
+    assert encoder._runtime.at_once == 2 * int(said.split(",")[0])
+
+
+def test_no_number_of_threads_is_one_line(tiny, tmp_path, run):
+    for said in ("two", "0", "-1", ",2", "1e3", "99999"):
+        done = run("encode", "-", "--out", tmp_path / "v.npy", "--model", tiny["hf"], "--max-seq-len", 16, "--precision", "fp32",
+                   stdin=b"a cat\n", env={"OMP_NUM_THREADS": said, "BERT_GENRES_CACHE_SIZE": "0"})
+        assert f"OMP_NUM_THREADS={said}: not a number of threads" in one_line(done, 2)
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_gpu_without_bert_for_tf2_is_not_asked_for(monkeypatch):
+    monkeypatch.setattr(embeddings.Path, "exists", lambda self: True)
+    monkeypatch.setattr(embeddings, "find_spec", lambda name: None if name == "bert" else name)
+    assert not embeddings._has_gpu()
+
+
+def broken(tiny, tmp_path, format="hf", **changes):
     "A copy of the tiny checkpoint with another configuration; None removes a key."
-    folder = tmp_path / "broken"
-    shutil.copytree(tiny["hf"], folder, dirs_exist_ok=True)
+    folder = tmp_path / f"broken-{format}"
+    shutil.copytree(tiny[format], folder, dirs_exist_ok=True)
     (folder / "config.json").write_text(json.dumps({k: v for k, v in (CONFIG | changes).items() if v is not None}))
     return folder
 
 
 def test_checkpoints_that_are_not_bert(tiny, tmp_path):
     for changes, message in [(dict(num_attention_heads=None), "without num_attention_heads"),
-                             (dict(model_type="mpnet"), "mpnet"), (dict(hidden_act="relu"), "relu")]:
-        with pytest.raises(InputError, match=message):
+                             (dict(model_type="mpnet", type_vocab_size=None), "mpnet"), (dict(hidden_act="relu"), "relu"),
+                             (dict(model_type="bert", hidden_act="relu"), "hidden_act is 'relu'"),
+                             (dict(hidden_size="24"), "hidden_size is '24'"), (dict(vocab_size=0), "vocab_size is 0"),
+                             (dict(num_attention_heads=5), "no multiple of num_attention_heads")]:
+        with pytest.raises(InputError, match=f"config.json: not the configuration of a BERT model with GELU .*{message}"):
             Checkpoint(broken(tiny, tmp_path, **changes))
+    for changes in (dict(hidden_size=48), dict(intermediate_size=47), dict(max_position_embeddings=64), dict(vocab_size=41),
+                    dict(type_vocab_size=1)):
+        folder = broken(tiny, tmp_path, **changes)
+        for use in (lambda: BertEncoder(folder, max_seq_len=16, precision="fp32").encode(["a"]),     # noqa: B023
+                    lambda: bert_layer(Checkpoint(folder))):                                         # noqa: B023
+            with pytest.raises(InputError, match="broken-hf: .* is .*, where the configuration says"):
+                use()
     with pytest.raises(InputError, match="the weights have no bert/encoder/layer_3"):
         BertEncoder(broken(tiny, tmp_path, num_hidden_layers=5), max_seq_len=16, precision="fp32").encode(["a"])
     folder = broken(tiny, tmp_path)
     (folder / "config.json").write_text("{")
     with pytest.raises(InputError, match="broken JSON"):
         Checkpoint(folder)
+    (folder / "config.json").write_bytes(b"\xff")
+    with pytest.raises(InputError, match="config.json: not UTF-8"):
+        Checkpoint(folder)
     folder = broken(tiny, tmp_path)
     os.truncate(folder / "model.safetensors", 100)
     with pytest.raises(InputError, match="cannot be read"):
         BertEncoder(folder, max_seq_len=16, precision="fp32").encode(["a"])
+    for part, size in [("data-00000-of-00001", 100), ("index", 10)]:
+        folder = broken(tiny, tmp_path, "google")
+        os.truncate(folder / f"bert_model.ckpt.{part}", size)
+        with pytest.raises(InputError, match="bert_model.ckpt.*: cannot be read"):
+            read_weights(folder)
+
+
+def test_vocabularies_that_are_not_bert_s(tiny, tmp_path):
+    folder = broken(tiny, tmp_path)
+    for tokens, message in [(["<s>", "<pad>", *VOCAB[2:]], "its first token is '<s>', and has to be '\\[PAD\\]'"),
+                            ([*VOCAB[1:], VOCAB[0]], "its first token is '\\[UNK\\]'"), ([""], "its first token is ''"),
+                            *[([t for t in VOCAB if t != mark], f"has no \\{mark}") for mark in VOCAB[1:4]],
+                            ([*VOCAB, "one", "two"], "has 42 tokens, where the configuration's vocab_size is 40")]:
+        (folder / "vocab.txt").write_text("\n".join(tokens))
+        with pytest.raises(InputError, match=f"vocab.txt: {message}"):
+            Checkpoint(folder)
+    (folder / "vocab.txt").write_bytes("\n".join(VOCAB).encode("utf-16"))
+    with pytest.raises(InputError, match="vocab.txt: not UTF-8"):
+        Checkpoint(folder)
+    (folder / "vocab.txt").write_text("\n".join(VOCAB[:-3]))                # fewer are no fault: some weights have spare rows
+    assert len(Checkpoint(folder).vocab) == 37
 
 
 def test_a_saved_checkpoint_is_safetensors_and_gives_the_same_vectors(tiny, tmp_path):
