@@ -67,16 +67,17 @@ screenshot: setup .venv/.browser
 # Scores every baseline and recipe on the test rows of CORPUS, and what was tried on its validation rows, into results/.
 record: setup
 	@$(BIN)/python scripts/reproduce.py "$(CORPUS)" --record
-	@for recipe in article frozen finetuned; do \
+	@for recipe in article article-longer frozen finetuned; do \
 	  $(BIN)/bert-genres train "$(CORPUS)" --recipe $$recipe --record --force --out reports/recorded/$$recipe || exit; done
 	@$(BIN)/python benchmarks/corpus.py "$(CORPUS)"
 	@$(BIN)/python benchmarks/ablation.py "$(CORPUS)"
 	@$(BIN)/python benchmarks/corrections.py "$(CORPUS)"
 	@$(BIN)/python benchmarks/finetuning.py "$(CORPUS)"
 	@$(BIN)/python benchmarks/changes.py "$(CORPUS)"
+	@$(BIN)/python benchmarks/paired.py "$(CORPUS)" reports/recorded/frozen reports/recorded/article-longer
 	@$(BIN)/python benchmarks/paired.py "$(CORPUS)" reports/recorded/finetuned reports/recorded/frozen
 	@$(BIN)/python benchmarks/explanation.py "$(CORPUS)" reports/recorded/frozen reports/recorded/article
-	@for grid in gamma=0,1,2,4 max_seq_len=128,512 batch_size=64,256; do \
+	@for grid in gamma=0,1,2,4 max_seq_len=128,512 batch_size=64,256 epochs=50,200,400 dropout=0.2,0.5; do \
 	  $(BIN)/bert-genres experiment "$(CORPUS)" --runs reports/runs --jobs 2 --record --grid seed=0,1,2 --grid $$grid || exit; done
 
 bench: setup

@@ -13,10 +13,10 @@ from scipy.special import expit
 
 from bert_genres import recipes
 from bert_genres.baselines import BASELINES, best_threshold
-from bert_genres.cooccurrence import article_rules
 from bert_genres.data import (
     InputError,
     binarize,
+    code_digest,
     corpus_checksum,
     corpus_name,
     label_names,
@@ -26,8 +26,7 @@ from bert_genres.data import (
     stratify,
 )
 from bert_genres.embeddings import BertEncoder, import_tensorflow
-from bert_genres.evaluation import average_precision, f1_scores, paired_difference
-from bert_genres.model import fit_article
+from bert_genres.evaluation import average_precision, calibration_error, f1_scores, paired_difference
 from bert_genres.results import hardware, write_metrics
 
 SEEDS, FULL = (0, 1, 2), "all, one threshold"
@@ -47,7 +46,7 @@ class Parts:
     def __init__(self, train, valid, Y, mean, d):
         n, texts = len(train), list(train["plot"])
         words, W = recipes.fit_words(texts)
-        self.W, W_valid, groups = W, words.transform(list(valid["plot"])), near_duplicates(train)
+        self.W, W_valid, groups = W, words.transform(list(valid["plot"])), near_duplicates(train)       # the column group
         self.prior, self.extra, self.kernels = Y.mean(0, dtype=np.float32), {}, {}
         for name, (w, v) in {"both": (1, 1), "words": (1, 0), "vectors": (0, 1)}.items():
             kernel, held = recipes.fit_kernel(W * w, mean[:n, d:] * v, Y, groups)
@@ -66,22 +65,23 @@ class Parts:
 
 
 def networks(states, lengths, topics, Y, train, seed, columns):
-    "Held-out logits [layers, n, labels], and those of the remaining rows, by the networks of each layer."
+    "Held-out logits [layers, n, labels], and those of the remaining rows, by each network [layers, folds, rest, labels]."
     n, d = len(train), states.shape[2] // 3
     some = states[..., :columns * d]
     queries, heads, held = recipes.fit_networks(some[:n], lengths[:n], topics[:n], Y, train, seed)
-    rest, per_layer = np.arange(n, len(lengths)), np.zeros((len(held), len(lengths) - n, Y.shape[1]), np.float32)
+    rest, each = np.arange(n, len(lengths)), []
     for k, head in enumerate(heads):
         layer = k // recipes.FOLDS
         here = slice((1 + layer) * d, (2 + layer) * d)
         q = np.concatenate([np.zeros((1, d), np.float32), queries[1 + 8 * k:9 + 8 * k, here]])
-        per_layer[layer] += head.logits(recipes._inputs(states[..., here], lengths, topics, rest, q)) / recipes.FOLDS
-    return held, per_layer
+        each.append(head.logits(recipes._inputs(states[..., here], lengths, topics, rest, q)))
+    return held, np.stack(each).reshape(len(held), recipes.FOLDS, len(rest), -1)
 
 
 def variants(parts, nets, focal_nets, Y):
     "Name -> probabilities of held-out training rows and of validation rows."
-    net, kernel, none = [x.mean(0) for x in nets], parts.kernels["both"], [x * 0 for x in parts.names]
+    (held, each), focal_nets = nets, (focal_nets[0].mean(0), focal_nets[1].mean((0, 1)))
+    net, kernel, none = [held.mean(0), each.mean((0, 1))], parts.kernels["both"], [x * 0 for x in parts.names]
 
     def stack(net, kernel, names, extra=None):
         F = [recipes.stack_features(a, b, c, parts.prior) for a, b, c in zip(net, kernel, names, strict=True)]
@@ -97,10 +97,12 @@ def variants(parts, nets, focal_nets, Y):
     yield "without networks", stack(none, kernel, parts.names)
     yield "without kernel", stack(net, none, parts.names)
     yield "without names", stack(net, kernel, none)
-    yield "networks on layer -2 alone", stack([x[0] for x in nets], kernel, parts.names)
-    yield "the same, trained by focal loss", stack([x[0] for x in focal_nets], kernel, parts.names)
+    for k in range(recipes.FOLDS):       # as the stack has seen a row: by two networks, here each a fold further
+        yield f"two of the ten networks, {k + 1}", stack([net[0], (each[0, k] + each[1, k - 1]) / 2], kernel, parts.names)
+    yield "networks on layer -2 alone", stack([held[0], each[0].mean(0)], kernel, parts.names)
+    yield "the same, trained by focal loss", stack(focal_nets, kernel, parts.names)
     for name in ("words", "vectors"):
-        yield f"kernel of {name} alone", stack(net, parts.kernels[name], parts.names)
+        yield f"all, with a kernel of {name} only", stack(net, parts.kernels[name], parts.names)
     for name, extra in parts.extra.items():
         yield f"and {name}", stack(net, kernel, parts.names, extra)
 
@@ -109,7 +111,8 @@ def scores(truth, missed, systems):
     "Validation scores of each system (probabilities, named), and the paired difference to the full one."
     full = systems[FULL][1]
     for name, (p, named) in systems.items():
-        row = f1_scores(truth, named, missed=missed) | {"micro_ap": average_precision(truth, p)}
+        row = f1_scores(truth, named, missed=missed) | {"micro_ap": average_precision(truth, p),
+                                                        "calibration_error": calibration_error(truth, p)}
         if name != FULL:
             row["against_full"] = paired_difference(truth, named, full, missed)
         yield name, row
@@ -119,11 +122,12 @@ def main(corpus):
     films = load_corpus(corpus)
     part = split_corpus(films, corpus=corpus)
     train, valid = (films[part == p].reset_index(drop=True) for p in ("train", "validation"))
+    train["group"] = near_duplicates(train)
     classes = label_names(train.genres)
     Y, (truth, unknown) = binarize(train.genres, classes)[0], binarize(valid.genres, classes)
     missed = np.array([len(genres) for genres in unknown])
     path = Path("results") / f"{corpus_name(corpus)}-{corpus_checksum(films)[:8]}-ablation.json"
-    code = hashlib.sha256(Path(recipes.__file__).read_bytes() + Path(__file__).read_bytes()).hexdigest()
+    code = hashlib.sha256(code_digest("recipes").encode() + Path(__file__).read_bytes()).hexdigest()
     done = json.loads(path.read_text()) if path.exists() else {}
     done = done if done.get("code") == code else {"corpus": corpus_name(corpus), "checksum": corpus_checksum(films),
                                                   "code": code, "hardware": hardware(), "rows": "validation",
@@ -143,12 +147,12 @@ def main(corpus):
                 tf.nn.sigmoid_cross_entropy_with_logits, recipes.LAYERS = plain, layers
             systems = {name: (p, p >= best_threshold(Y, held)[0]) for name, (held, p) in variants(parts, nets, focal_nets, Y)}
             held, p = next(pair for name, pair in variants(parts, nets, focal_nets, Y) if name == FULL)
-            thresholds, power = recipes.choose_thresholds(Y, held, parts.prior)
+            thresholds, power = recipes.choose_thresholds(Y, held, parts.prior, train.group.to_numpy() % recipes.FOLDS)
             systems["all, thresholds by share: frozen"] = p, p >= thresholds
-            article, _ = fit_article(films, part, seed, corpus=corpus)
-            article.rules = article_rules(Y)
-            probs = article.predict_proba(list(valid["plot"]))
-            systems["article"] = probs, article.decide(probs)
+            for recipe in ("article", "article-longer"):
+                bundle = recipes.fit_recipe(recipe, films, part, seed, corpus=corpus)
+                probs = bundle.predict_proba(list(valid["plot"]))
+                systems[recipe] = probs, bundle.decide(probs)
             done["seeds"][str(seed)] = {"power": power, "systems": dict(scores(truth, missed, systems))}
             write_metrics(path, done)
 

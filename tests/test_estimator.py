@@ -1,4 +1,7 @@
 """The estimator among scikit-learn's own tools: clones, pipelines, cross-validation, searches; both forms of labels."""
+import dataclasses
+import random
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,9 +13,12 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from bert_genres import model
 from bert_genres.data import InputError, binarize, load_corpus
-from bert_genres.model import load_bundle
-from bert_genres.recipes import TextClassifier
+from bert_genres.embeddings import BertEncoder, encode_cached, import_tensorflow
+from bert_genres.evaluation import f1_scores
+from bert_genres.model import _digest, load_bundle
+from bert_genres.recipes import TextClassifier, fit_recipe
 
 LABELS = ["Action", "Comedy", "Drama", "Opera", "Romance Film"]      # no film of the sample is an opera
 
@@ -100,3 +106,79 @@ def test_bad_input_is_said_before_anything_is_computed(texts, Y, message):
 def test_an_unknown_recipe():
     with pytest.raises(InputError, match="unknown recipe 'nope'"):
         TextClassifier("nope").fit(["a"], [["a"]])
+
+
+def test_a_matrix_without_names_is_scored_by_position(small, texts, Y, fitted):
+    frame = pd.DataFrame(Y, columns=LABELS)
+    named = clone(small).fit(texts[:60], frame[:60])
+    score = named.score(texts[60:], frame[60:])
+    assert score > 0
+    for same in (Y[60:], Y[60:].astype(bool), csr_matrix(Y[60:]), frame[60:][LABELS[::-1]]):
+        assert named.score(texts[60:], same) == score
+    lists = [[LABELS[j] for j in np.flatnonzero(row)] for row in Y]
+    assert clone(small).fit(texts[:60], lists[:60]).score(texts[60:], lists[60:]) == score
+    for wrong in (lists[60:], frame[60:], np.zeros((30, 4)), Y[61:]):          # fitted's labels are 0 to 4
+        with pytest.raises(InputError, match="was fitted|were fitted|30 texts, but labels for 29"):
+            fitted.score(texts[60:], wrong)
+
+
+def test_seeds_of_every_kind_and_the_caller_s_random_states(small, texts, Y):
+    tf = import_tensorflow()
+    fit = lambda state: clone(small).set_params(random_state=state).fit(texts[:60], Y[:60]).predict_proba(texts[60:])
+    random.seed(3), np.random.seed(3), tf.random.set_seed(3)
+    drawn = random.random(), np.random.rand(), float(tf.random.uniform([]))
+    random.seed(3), np.random.seed(3), tf.random.set_seed(3)
+    one = fit(1)
+    assert (random.random(), np.random.rand(), float(tf.random.uniform([]))) == drawn
+    assert (fit(np.int64(1)) == one).all() and (fit(np.random.RandomState(0)) == fit(np.random.RandomState(0))).all()
+    assert (fit(None) != fit(None)).any() and (fit(2) != one).any()
+    for wrong in (-1, 2**32, "one", 1.5):
+        with pytest.raises(InputError, match="random_state"):
+            fit(wrong)
+
+
+def test_one_text_is_not_a_list_of_its_letters(fitted):
+    for call in (fitted.predict_proba, fitted.bundle_.predict_proba, fitted.bundle_.predict, fitted.bundle_.encoder.encode):
+        with pytest.raises(InputError, match="one text where a list of texts is needed"):
+            call("abc")
+    with pytest.raises(InputError, match="one text where"):
+        encode_cached(fitted.bundle_.encoder, "abc")
+
+
+def test_what_was_seen_is_a_matter_of_the_text(fitted, texts):
+    bundle = fitted.bundle_
+    table = lambda plots, ids=None: pd.DataFrame({"movie_id": ids or [f"new {i}" for i in range(len(plots))], "plot": plots})
+    assert bundle.seen(table([t + "\n" for t in texts[:60]])).all()
+    assert bundle.seen(table([f"  {t.upper()}".replace(" ", "\u00a0 ") for t in texts[:60]])).all()
+    assert not bundle.seen(table(texts[60:], [f"row {i}" for i in range(1, 31)])).any()       # ids of rows that were seen
+    assert bundle.seen(table([])).shape == (0,)
+    old = dataclasses.replace(bundle, rows={"train": {"1": _digest(texts[70])}})              # of the text as it stands
+    assert old.seen(table(texts[69:72])).tolist() == [False, True, False]
+
+
+def test_a_precision_that_is_none_is_said_to_be_none(fitted, tmp_path):
+    folder = fitted.save(tmp_path / "bundle")
+    with pytest.raises(InputError, match="unknown precision 'fp8'"):
+        load_bundle(folder, precision="fp8")
+
+
+def test_the_card_s_scores_are_those_of_the_rules_too(texts):
+    films = load_corpus("sample").iloc[:120]
+    part = np.repeat(["train", "validation"], [90, 30])
+    bundle = fit_recipe("article", films, part, encoder=BertEncoder(max_seq_len=32))
+    assert len(bundle.rules)
+    truth, unknown = binarize(films.genres[90:], bundle.classes_)
+    named = bundle.predict(list(films["plot"][90:]))
+    missed = np.array([len(u) for u in unknown])
+    scores = {k: round(v, 4) for k, v in f1_scores(truth, named, missed=missed).items()}
+    assert scores == {k: bundle.info["scores"][k] for k in scores}
+
+
+def test_article_longer_chooses_its_epochs_on_validation_rows(texts, monkeypatch):
+    monkeypatch.setattr(model, "EPOCHS", (5, 60))
+    films = load_corpus("sample").iloc[:120]
+    part = np.repeat(["train", "validation"], [90, 30])
+    bundle = fit_recipe("article-longer", films, part, encoder=BertEncoder(max_seq_len=32))
+    assert bundle.info["recipe"] == "article-longer" and bundle.info["settings"] == {"epochs": 60} and len(bundle.rules)
+    with pytest.raises(InputError, match="validation rows"):
+        fit_recipe("article-longer", films, np.full(120, "train"))
