@@ -147,7 +147,7 @@ def main(corpus):
                 tf.nn.sigmoid_cross_entropy_with_logits, recipes.LAYERS = plain, layers
             systems = {name: (p, p >= best_threshold(Y, held)[0]) for name, (held, p) in variants(parts, nets, focal_nets, Y)}
             held, p = next(pair for name, pair in variants(parts, nets, focal_nets, Y) if name == FULL)
-            thresholds, power = recipes.choose_thresholds(Y, held, parts.prior, train.group.to_numpy() % recipes.FOLDS)
+            thresholds, power = recipes.choose_thresholds(Y, held, parts.prior, stratify(train, [.2] * 5, seed))
             systems["all, thresholds by share: frozen"] = p, p >= thresholds
             for recipe in ("article", "article-longer"):
                 bundle = recipes.fit_recipe(recipe, films, part, seed, corpus=corpus)

@@ -19,6 +19,7 @@ from bert_genres.data import (
     InputError,
     atomic_path,
     binarize,
+    code_digest,
     corpus_checksum,
     corpus_name,
     label_names,
@@ -211,7 +212,7 @@ def main(corpus):
     Y, (truth, unknown) = binarize(train.genres, classes)[0], binarize(valid.genres, classes)
     missed = np.array([len(genres) for genres in unknown])
     path = Path("results") / f"{corpus_name(corpus)}-{corpus_checksum(films)[:8]}-corrections.json"
-    code = hashlib.sha256(Path(cooccurrence.__file__).read_bytes() + Path(__file__).read_bytes()).hexdigest()
+    code = hashlib.sha256(code_digest("recipes").encode() + Path(__file__).read_bytes()).hexdigest()
     done = json.loads(path.read_text()) if path.exists() else {}
     done = done if done.get("code") == code else {
         "corpus": corpus_name(corpus), "checksum": corpus_checksum(films), "code": code, "hardware": hardware(),

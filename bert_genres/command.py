@@ -30,6 +30,7 @@ from bert_genres.data import (
     cache_dir,
     file_kind,
     load_corpus,
+    near_duplicates,
     progress,
     read_texts,
     split_all_rows,
@@ -46,11 +47,12 @@ def train(args):
 
     recipe = recipe_name(args.recipe)
     check_target(Path(args.out), args.force)
-    if args.seed < 0:
-        raise InputError(f"--seed {args.seed}: not a number from 0 on")
+    if not 0 <= args.seed < 2**32:
+        raise InputError(f"--seed {args.seed}: not from 0 to {2**32 - 1}")
     if args.all_rows and (args.record or args.split):
         raise InputError("--all-rows keeps no test rows: it goes with neither --record nor --split")
     films = load_corpus(args.corpus)
+    films["group"] = near_duplicates(films)
     if args.all_rows:
         part = split_all_rows(films, args.seed)
     else:
@@ -59,14 +61,14 @@ def train(args):
         raise InputError(f"{args.corpus}: too few films for --record, none is left to test on")
     start = time.perf_counter()
     bundle = fit_recipe(recipe, films, part, args.seed, corpus=args.corpus)
-    seconds = round(time.perf_counter() - start)
+    seconds = bundle.info.get("seconds", round(time.perf_counter() - start))      # of all calls, where a training goes on
     save_bundle(bundle, args.out, args.force)
     counts = ", ".join(f"{(part == p).sum():,} {p}" for p in ("train", "validation", "test") if (part == p).any())
     print(f"{args.out}: recipe {recipe}, {len(bundle.classes_)} genres, films: {counts}", file=sys.stderr)
     if args.record:
         _record(bundle, films[part == "test"], args, seconds)
 
-
+# %% ../nbs/12_command.ipynb #eca54388
 def _record(bundle, films, args, seconds):
     from bert_genres.results import record
 
@@ -320,8 +322,9 @@ def _ray_options(add):
 def _bundle_commands(command):
     add = command(train, _CORPUS)
     add("--out", required=True, metavar="DIR", help="the bundle's folder")
-    add("--recipe", default="best", metavar="NAME", help="article, frozen, finetuned, or best, the default (now frozen)")
-    add("--seed", type=int, default=0, metavar="N", help="of split and training (0)")
+    add("--recipe", default="best", metavar="NAME", help="article, article-longer, frozen, finetuned, or best, the default "
+        "(now frozen)")
+    add("--seed", type=int, default=0, metavar="N", help="of split and training, 0 to 4294967295 (0)")
     add("--split", choices=["article"], help="the article's unshuffled 80/20 instead of the stratified split")
     add("--all-rows", action="store_true", help="train and choose on every row, for a model that is scored elsewhere")
     add("--record", action="store_true", help="score the test rows and write results/CORPUS-CHECKSUM-RECIPE.json")
@@ -344,7 +347,7 @@ def _bundle_commands(command):
 def _other_commands(command):
     add = command(experiment, _CORPUS)
     add("--grid", action="append", default=[], metavar="NAME=V,V", help="values of max_seq_len, batch_size, gamma, layer, alpha, "
-        "epochs or seed (of the training; the split stays); all combinations are run")
+        "dropout, epochs or seed (of the training; the split stays); all combinations are run")
     add("--runs", default="runs", metavar="DIR", help="the folder of all runs; complete ones are not run again (runs)")
     add("--jobs", type=int, default=1, metavar="N", help="processes side by side, which divide the cores (1)")
     add("--model", default=MINILM, metavar="M", help=f"a name, a hub id or a folder ({MINILM})")

@@ -305,13 +305,18 @@ def lift_matrix(table: pd.DataFrame, n: int = 36) -> pd.DataFrame:    # `implica
     return pd.DataFrame(values, list(top), list(top))
 
 # %% ../nbs/06_cooccurrence.ipynb #d4560ba9
-def explore(label: str, table: pd.DataFrame, k: int = 12):    # `implications`
+def explore(
+    label: str,
+    table: pd.DataFrame,   # `implications`
+    k: int = 12,           # bars on each side, at most
+    least: int = 5,        # films that a share is of
+):                         # to a matplotlib figure
     "Draw one label's neighbours: the labels that go with it, P(other | label), and those that it goes with, P(label | other)."
     import matplotlib.pyplot as plt
 
-    known = table[(table.a == label) | (table.b == label)]
+    known = table[((table.a == label) | (table.b == label)) & (table.support >= least)]
     if known.empty:
-        raise ValueError(f"{label!r} occurs with no other label")
+        raise ValueError(f"{label!r} occurs with no other label in {least} films")
     fig, axes = plt.subplots(1, 2, figsize=(8.3, .8 + .28 * k), layout="constrained")
     for ax, end, other in zip(axes, "ab", "ba", strict=True):
         rows = known[known[end] == label].nlargest(k, "lower")[::-1]

@@ -10,7 +10,6 @@ __all__ = ['POINT', 'DEFAULTS', 'RANGES', 'CURVES', 'ARTIFACTS', 'PACKAGE', 'VER
 # %% ../nbs/09_experiments.ipynb #32762adf
 import difflib
 import hashlib
-import inspect
 import json
 import logging
 import os
@@ -36,7 +35,7 @@ from safetensors.numpy import save_file
 
 import bert_genres
 from .baselines import best_threshold
-from .data import InputError, binarize, corpus_checksum, corpus_name, label_names, progress
+from .data import InputError, binarize, code_digest, corpus_checksum, corpus_name, label_names, progress
 from .embeddings import MINILM, BertEncoder, encode_cached
 from .evaluation import average_precision, f1, f1_scores, interval, resample
 from .model import fit_article
@@ -51,9 +50,9 @@ from sacred.observers import FileStorageObserver, MongoObserver
 
 # %% ../nbs/09_experiments.ipynb #92f9802e
 POINT = {"max_seq_len": 256, "batch_size": 128, "gamma": 2.0}     # what the article published
-DEFAULTS = POINT | {"layer": -2, "alpha": 0.1, "epochs": 100, "seed": 0}
+DEFAULTS = POINT | {"layer": -2, "alpha": 0.1, "dropout": 0.8, "epochs": 100, "seed": 0}
 RANGES = {"max_seq_len": (3, 512), "batch_size": (1, 100_000), "gamma": (0, 100), "layer": (-100, -1), "alpha": (0, 1),
-          "epochs": (1, 100_000), "seed": (0, 2**31 - 1)}
+          "dropout": (0, 0.95), "epochs": (1, 100_000), "seed": (0, 2**31 - 1)}
 
 
 def parse_grid(
@@ -105,7 +104,8 @@ ARTIFACTS = ("head.safetensors", "validation.npz")
 def _train(run, config, films, part):
     "What Sacred watches: fit, log every epoch, keep the head and the validation rows' probabilities; the scores."
     encoder = BertEncoder(config["model"], config["max_seq_len"], config["layer"], precision=config["precision"])
-    settings = {k: config[k] for k in ("epochs", "gamma", "alpha", "batch_size")}
+    config = DEFAULTS | config                                             # an older run may lack a setting
+    settings = {k: config[k] for k in ("epochs", "gamma", "alpha", "batch_size", "dropout")}
     bundle, curves = fit_article(films, part, config["seed"], encoder, config["corpus"], **settings)
     for column, name in CURVES.items():
         for epoch, value in enumerate(curves[column], 1):
@@ -136,14 +136,10 @@ def run_origin(
     model: str | Path = MINILM,
 ) -> dict:
     "What decides a run's result beside its settings."
-    modules = ("data", "evaluation", "baselines", "embeddings", "focal_loss", "model")
-    code = [(PACKAGE / f"{name}.py").read_text(encoding="utf-8") for name in modules]
-    code += [inspect.getsource(f) for f in (_train, decide_crosswise)]
-    digest = lambda texts: hashlib.sha256("\n".join(texts).encode()).hexdigest()
-    encoder = BertEncoder(model)
+    encoder, split = BertEncoder(model), hashlib.sha256("\n".join(part).encode()).hexdigest()
     return {"model": str(model), "weights": encoder.checkpoint.sha256, "precision": encoder.precision,
-            "corpus": corpus_name(corpus), "checksum": corpus_checksum(films), "split": digest(part), "code": digest(code),
-            "versions": " ".join(f"{p} {version(p)}" for p in VERSIONS)}
+            "corpus": corpus_name(corpus), "checksum": corpus_checksum(films), "split": split,
+            "code": code_digest("experiments"), "versions": " ".join(f"{p} {version(p)}" for p in VERSIONS)}
 
 # %% ../nbs/09_experiments.ipynb #cc342ec5
 MONGO = "BERT_GENRES_MONGO_URL"
@@ -391,7 +387,7 @@ def read_runs(
         complete, start = run["status"] == "COMPLETED", pd.to_datetime(run.get("start_time"), utc=True)
         seconds = (pd.to_datetime(run["stop_time"], utc=True) - start).total_seconds() if complete else np.nan
         rows.append({"id": run["_id"], "status": run["status"], "start": start, "seconds": seconds}
-                    | run["config"] | (run["result"] if complete else {}))
+                    | (DEFAULTS if run["config"] else {}) | run["config"] | (run["result"] if complete else {}))
     return pd.DataFrame(rows, columns=None if rows else ["id", "status", "start", "seconds", *DEFAULTS, *SCORES])
 
 # %% ../nbs/09_experiments.ipynb #43c5063d
@@ -419,7 +415,7 @@ def compare(
     W = resample(len(truth))
 
     def draws(rows, seed):
-        "Micro-F1 of 1,000 draws of seeds and films, after the plain one."
+        "Micro-F1 under 1,000 draws of weights for seeds and films, after the plain one."
         named = [decide_crosswise(truth, _probabilities(Path(folder) / run, watched.movie_id)) for run in rows.id]
         counts = np.array([[(truth & y).sum(1), (~truth & y).sum(1), (truth & ~y).sum(1) + missed] for y in named])
         V = np.vstack([np.ones((1, len(named))), resample(len(named), seed=seed)])
@@ -433,7 +429,7 @@ def compare(
         row["sd"] = rows.micro_f1.std() if len(rows) > 1 else np.nan
         if k != base:
             gap = draws(rows, seed=2) - base_draws
-            row |= dict(zip(("difference", "low", "high"), [gap[0], *interval(gap[1:])], strict=True))
+            row |= dict(zip(("difference", "low", "high"), [gap[0], *interval(gap[1:], gap[0])], strict=True))
         out.append(row)
     return pd.DataFrame(out, columns=[*names, "seeds", *SCORES, "sd", "difference", "low", "high"])
 

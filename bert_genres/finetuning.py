@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SAVE_EVERY', 'seeded_dropout', 'Network', 'layer_rates', 'computing_in', 'Training', 'is_chief', 'agree',
-           'save_state', 'load_state', 'epoch_batches', 'fit_network', 'Finetuned', 'training_folder', 'fit_finetuned']
+           'save_state', 'load_state', 'stopwatch', 'epoch_batches', 'fit_network', 'Finetuned', 'training_folder',
+           'fit_finetuned']
 
 # %% ../nbs/10_finetuning.ipynb #17ac6867
 import contextlib
@@ -18,6 +19,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -26,13 +28,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 from scipy.special import expit, logit
 
-import bert_genres
 from .baselines import best_threshold
-from .data import InputError, atomic_path, binarize, cache_dir, corpus_checksum, label_names, progress
+from bert_genres.data import (
+    InputError,
+    atomic_path,
+    binarize,
+    cache_dir,
+    code_digest,
+    corpus_checksum,
+    label_names,
+    near_duplicates,
+    parse_json,
+    progress,
+)
 from .embeddings import BertEncoder, Checkpoint, bert_layer, import_tensorflow, pad, read_weights, write_tensors
 from .evaluation import evaluate, tradeoff
-from .model import Bundle, Head, describe_run, load_bundle, row_digests, save_bundle
-from .recipes import Attention, Frozen, batches, choose_thresholds, fit_frozen, fit_stack
+from .model import Bundle, Head, describe_run, load_bundle, row_digests, save_bundle, seeded
+from .recipes import FOLDS, Attention, Frozen, batches, choose_thresholds, fit_frozen, fit_stack
 
 # %% ../nbs/10_finetuning.ipynb #a51c4be3
 def seeded_dropout(seed):   # a tf.Variable of two int32: the training's seed and the step's number
@@ -209,17 +221,28 @@ class Training:
         return [*self.net.variables, *(v for o, _ in self.optimizers for v in o.variables), self.scale, self.fine]
 
 # %% ../nbs/10_finetuning.ipynb #efc44fd3
-def is_chief(strategy) -> bool:
-    "Whether this process is the only one, or the first of several workers."
-    return strategy.cluster_resolver is None or not strategy.cluster_resolver.task_id
+def is_chief(
+    strategy,     # of tf.distribute
+) -> bool:
+    "Tell whether this process trains alone or is the chief of several. InputError for a task that cannot train."
+    resolver = strategy.cluster_resolver
+    if resolver is None or not (jobs := resolver.cluster_spec().jobs):
+        return True
+    kind = resolver.task_type
+    if kind not in ("chief", "worker"):
+        raise InputError(f"TF_CONFIG: a task of {f'type {kind}' if kind else 'no type'} does not train, only chief and worker do")
+    return kind == "chief" or ("chief" not in jobs and resolver.task_id == 0)
 
-
-def agree(strategy, value: float) -> float:
-    "The chief's value, on every worker; whoever comes first waits for the others."
+# %% ../nbs/10_finetuning.ipynb #07a320ac
+def agree(
+    strategy,        # of tf.distribute
+    value: float,    # the chief's counts, the others' do not
+) -> float:          # the chief's value, on every worker
+    "Tell every worker the chief's value; whoever comes first waits for the others."
     tf = import_tensorflow()
-    if strategy.cluster_resolver is None:
+    if strategy.cluster_resolver is None or not (cluster := strategy.cluster_resolver.cluster_spec().as_dict()):
         return value
-    devices = strategy.num_replicas_in_sync // len(strategy.cluster_resolver.cluster_spec().as_dict()["worker"])
+    devices = strategy.num_replicas_in_sync // sum(len(cluster.get(kind, [])) for kind in ("chief", "worker"))
     own = tf.constant(value / devices if is_chief(strategy) else 0., tf.float64)
     add = lambda: tf.distribute.get_replica_context().all_reduce("sum", tf.identity(own))
     total = tf.function(lambda: strategy.run(add))()
@@ -251,6 +274,29 @@ def load_state(training: Training, path: Path) -> dict:
         training.variables[int(k)].assign(value)
     return notes
 
+# %% ../nbs/10_finetuning.ipynb #beb6e824
+@contextlib.contextmanager
+def stopwatch(
+    path: Path,             # of a small file, which keeps the seconds
+    write: bool = True,     # whether this process keeps them
+):                          # yields spent(done=False) -> float
+    "Time a work over all its calls: `spent` notes and returns the seconds so far; after `spent(done=True)` no call adds any."
+    said = json.loads(path.read_text()) if path.exists() else {"seconds": 0., "done": False}
+    before, began = said["seconds"], time.monotonic()
+
+    def spent(done=False):
+        if not said["done"]:
+            said.update(seconds=before + time.monotonic() - began, done=done)
+            if write:
+                with atomic_path(path) as part:
+                    part.write_text(json.dumps(said))
+        return said["seconds"]
+
+    try:
+        yield spent
+    finally:
+        spent()
+
 # %% ../nbs/10_finetuning.ipynb #7568dd2d
 def epoch_batches(lengths: np.ndarray, size: int, seed: int, epoch: int) -> list[np.ndarray]:
     "An epoch's batches of like length, each of `size` rows; what does not fill one is left out this time."
@@ -280,6 +326,7 @@ def fit_network(
     epochs: int,
     batch_size: int,
     seed: int = 0,
+    note=lambda: None,       # called whenever the state is saved
 ) -> tuple[list[float], float]:   # the scores of the epochs, and the seconds that they took, over all calls
     "Train until two epochs are no better than the best before them, or for `epochs`; goes on where a call was interrupted."
     lengths, state = np.array([len(i) for i in ids]), folder / "state.safetensors"
@@ -291,7 +338,12 @@ def fit_network(
         return scores, seconds
     per_epoch, began = len(epoch_batches(lengths, batch_size, seed, 0)), time.monotonic()
     saved, spent = began, lambda: seconds + time.monotonic() - began
-    save = lambda: chief and save_state(training, state, done(), scores=scores, seconds=spent())
+
+    def save():
+        if chief:
+            save_state(training, state, done(), scores=scores, seconds=spent())
+            note()
+
     with progress(per_epoch * epochs, "training the encoder") as bar:
         bar.update(training.number)
         try:
@@ -355,10 +407,8 @@ class Finetuned:
 # %% ../nbs/10_finetuning.ipynb #da1717d2
 @contextlib.contextmanager
 def training_folder(*what, chief=True):
-    "A folder of the cache, the same for the same `what`, and for one chief at a time: else InputError."
-    code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(Path(bert_genres.__file__).parent.glob("*.py"))
-            if path.stem in ("embeddings", "recipes", "finetuning")]
-    key = hashlib.sha256(json.dumps([*what, code], sort_keys=True).encode()).hexdigest()[:16]
+    "A folder of the cache, the same for the same `what` and the same code, and for one chief at a time: else InputError."
+    key = hashlib.sha256(json.dumps([*what, code_digest("finetuning")], sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_dir() / "training" / key
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -388,11 +438,26 @@ def _read_network(folder, start, layer):
     return BertEncoder(Checkpoint(folder), before.max_seq_len, layer, queries, before.precision), Head(**tensors), queries
 
 # %% ../nbs/10_finetuning.ipynb #9579b9ed
+def _workers():
+    "The strategy for the tasks that TF_CONFIG names. InputError where it does not say which, or names this one wrongly."
+    tf = import_tensorflow()
+    if not isinstance(parse_json(os.environ["TF_CONFIG"], "TF_CONFIG"), dict):
+        raise InputError("TF_CONFIG: not a JSON object")
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    try:
+        is_chief(SimpleNamespace(cluster_resolver=resolver))
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    except InputError:
+        raise
+    except (ValueError, TypeError, AttributeError, RuntimeError, tf.errors.OpError) as e:
+        raise InputError(f"TF_CONFIG: {str(e).splitlines()[0]}") from e
+
+
 def _strategy():
     "The workers that TF_CONFIG names, else all GPUs where there are several."
     tf = import_tensorflow()
     if os.environ.get("TF_CONFIG"):
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return _workers()
     several = len(tf.config.list_physical_devices("GPU")) > 1
     return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
 
@@ -429,33 +494,41 @@ def fit_finetuned(
     if not Y_valid.any() or Y_valid.all():
         raise InputError("recipe finetuned needs validation rows that tell genres apart, and has none here: use recipe frozen")
     strategy = _strategy()                                               # TensorFlow wants several workers named before all else
-    network = {"adapters": adapters, "from_frozen": from_frozen}
+    network, chief = {"adapters": adapters, "from_frozen": from_frozen}, is_chief(strategy)
     asked = network | {"teacher": teacher, "epochs": epochs, "batch_size": batch_size} | settings
     versions = [version(name) for name in ("tensorflow", "openvino", "numpy", "scikit-learn")]
     what = asked, seed, versions, encoder.settings, row_digests(films, part), corpus_checksum(films)
-    with training_folder(*what, chief=is_chief(strategy)) as folder:
+    with training_folder(*what, chief=chief) as folder, stopwatch(folder / "seconds.json", chief) as spent:
         start, held = _start(folder, train, seed, encoder, corpus, strategy)
+        spent()
         Y = binarize(train.genres, start.classes_)[0]
         targets, size = (1 - teacher) * Y + teacher * held, min(batch_size, len(train))
-        (scores, seconds), layer = _tune(start, train, targets, valid, folder, seed, network, epochs, size, settings, strategy)
-        tuned, head, queries = _read_network(folder / "best", start, layer)
-        model, plots = Finetuned(start.head, queries, head, np.float32([.5, .5, 0])), list(valid["plot"])
-        blocks = [plots[i:i + 1024] for i in range(0, len(plots), 1024)]
-        logits = [model.parts(np.hstack([start.encoder.encode(block), tuned.encode(block)]), block) for block in blocks]
-        logits = [np.concatenate(x) for x in zip(*logits, strict=True)]
-    model.weights = fit_stack(np.stack(logits, axis=-1), Y_valid)
-    probs = model.weigh(*logits)
-    thresholds, _ = choose_thresholds(Y_valid, probs, start.head.kernel.prior)
-    info = describe_run("finetuned", films, corpus, seed, start.encoder, Y) | asked
-    info |= {"tuned": tuned.settings, "epoch_scores": scores, "training_seconds": round(seconds)}
-    info["scores"] = {"rows": "validation rows, which also chose the epoch, three weights and the thresholds"} | evaluate(
-        valid.genres, probs, probs >= thresholds, start.classes_)
-    info["tradeoff"] = tradeoff(valid.genres, probs, thresholds, start.classes_)
-    bundle = Bundle(start.classes_, model, thresholds, start.encoder, row_digests(films, part), info, tuned=tuned)
+        tuning = _tune(start, train, targets, valid, folder, seed, network, epochs, size, settings, strategy, spent)
+        (scores, seconds), layer = tuning
+        bundle, logits = _weigh(start, *_read_network(folder / "best", start, layer), valid, Y_valid)
+        bundle.rows = row_digests(films, part)
+        bundle.info = describe_run("finetuned", films, corpus, seed, start.encoder, Y) | asked | bundle.info | {
+            "epoch_scores": scores, "training_seconds": round(seconds), "seconds": round(spent(done=True))}
     return bundle, {"scores": scores, "Y": Y_valid, "tuned": logits[0], "frozen": logits[1]}
 
 # %% ../nbs/10_finetuning.ipynb #68fe7bbd
-def _tune(start, train, targets, valid, folder, seed, network, epochs, batch_size, settings, strategy):
+def _weigh(start, tuned, head, queries, valid, Y):
+    "The bundle of both encoders, and both logits of the validation rows, [n, labels]."
+    model, plots = Finetuned(start.head, queries, head, np.float32([.5, .5, 0])), list(valid["plot"])
+    blocks = [plots[i:i + 1024] for i in range(0, len(plots), 1024)]
+    logits = [model.parts(np.hstack([start.encoder.encode(block), tuned.encode(block)]), block) for block in blocks]
+    logits = [np.concatenate(x) for x in zip(*logits, strict=True)]
+    model.weights = fit_stack(np.stack(logits, axis=-1), Y)
+    probs = model.weigh(*logits)
+    thresholds, _ = choose_thresholds(Y, probs, start.head.kernel.prior, near_duplicates(valid) % FOLDS)
+    rows = {"rows": "validation rows, which also chose the epoch, three weights and the thresholds"}
+    info = {"tuned": tuned.settings,
+            "scores": rows | evaluate(valid.genres, probs, probs >= thresholds, start.classes_),
+            "tradeoff": tradeoff(valid.genres, probs, thresholds, start.classes_)}
+    return Bundle(start.classes_, model, thresholds, start.encoder, {}, info, tuned=tuned), logits
+
+# %% ../nbs/10_finetuning.ipynb #e07832ce
+def _tune(start, train, targets, valid, folder, seed, network, epochs, batch_size, settings, strategy, note):
     "Train the encoder; the epochs' scores, and the layer that is read."
     texts, plots = list(train["plot"]), list(valid["plot"])
     tokens = [e.ids for e in start.encoder.tokenizer.encode_batch(texts)]
@@ -466,13 +539,13 @@ def _tune(start, train, targets, valid, folder, seed, network, epochs, batch_siz
         tuned, head, _ = _read_network(folder, start, net.layer)
         return float(best_threshold(Y_valid, expit(head.logits(np.hstack([tuned.encode(plots), topics_valid]))))[1])
 
-    import_tensorflow().keras.utils.set_random_seed(seed % 2 ** 31)       # the head and adapters start by chance
     with strategy.scope(), computing_in(start.encoder.precision):
-        net = Network(start, texts[:300], **network)
+        with seeded(seed):
+            net = Network(start, texts[:300], **network)
         if is_chief(strategy) and not (folder / "state.safetensors").exists():
             _announce(start, texts, epochs)
         training = Training(net, epochs * (len(texts) // batch_size), start.encoder.precision, strategy=strategy, **settings)
-        return fit_network(net, training, tokens, topics, targets, score, folder, epochs, batch_size, seed), net.layer
+        return fit_network(net, training, tokens, topics, targets, score, folder, epochs, batch_size, seed, note), net.layer
 
 
 def _finetuned(films, part, seed, encoder=None, corpus="own"):

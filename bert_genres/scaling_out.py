@@ -18,7 +18,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from .data import TEXTS, InputError, file_kind, progress, read_texts
+from .data import TEXTS, InputError, code_digest, file_kind, parse_json, progress, read_texts
 from .embeddings import BertEncoder, quiet_stderr, resolve_precision
 from .model import load_bundle, prediction
 
@@ -112,15 +112,17 @@ def claim(place: str, job: dict):
 
     files, folder = file_system(place)
     found = files.get_file_info([folder, f"{folder}/_job.json"])
-    job = json.dumps(job, indent=1, ensure_ascii=False, sort_keys=True).encode()
+    data = json.dumps(job, indent=1, ensure_ascii=False, sort_keys=True).encode()
     if found[1].is_file:
         with files.open_input_stream(found[1].path) as f:
-            if f.read() != job:
-                raise InputError(f"{place}: holds the output of another job (see its _job.json): choose another --out")
+            before = parse_json(f.read().decode(errors="replace"), f"{place}/_job.json")
+        before = before if isinstance(before, dict) else {}
+        if other := sorted(k for k in before | job if before.get(k) != json.loads(data).get(k)):
+            raise InputError(f"{place}: holds the output of another job (other {', '.join(other)}): choose another --out")
     elif found[0].is_file or (found[0].type == fs.FileType.Directory and files.get_file_info(fs.FileSelector(folder))):
         raise InputError(f"{place}: is there already and is no output of this command")
     else:
-        write_whole(files, f"{folder}/_job.json", job)
+        write_whole(files, f"{folder}/_job.json", data)
     return files, folder
 
 
@@ -329,9 +331,9 @@ def predict_files(
     skip_bad: bool = False,
 ) -> int:                      # texts done by this call
     "Name the genres of many files of texts, on Ray; what an interrupted call has done is not done again."
-    load_bundle(bundle)                                                   # a bad one is refused here
+    head = type(load_bundle(bundle).head).__module__                      # a bad bundle is refused here
     job = {"predict": hashlib.sha256((Path(bundle) / "manifest.json").read_bytes()).hexdigest(), "threshold": threshold,
-           "correct": correct}
+           "correct": correct, "code": [code_digest(name) for name in ("scaling_out", head.removeprefix("bert_genres."))]}
     return run_job(Predictor, (os.path.abspath(bundle), threshold, correct), job, source, out, address, skip_bad)
 
 
@@ -345,4 +347,5 @@ def encode_files(
     if settings.get("pooling") == "none":
         raise InputError("--engine ray keeps one vector a text, not one a token: choose another --pooling")
     encoder = BertEncoder(**settings)
-    return run_job(Encoder, (settings,), {"encode": encoder.settings}, source, out, address)
+    job = {"encode": encoder.settings, "code": code_digest("scaling_out")}
+    return run_job(Encoder, (settings,), job, source, out, address)

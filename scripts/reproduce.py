@@ -1,8 +1,8 @@
 """Run the notebooks in order, each in a fresh kernel, on a corpus; print the ladder at the end.
 
 Two run at a time where neither reads what the other leaves. Executed copies, figures and metrics.json go to
-reports/<corpus>/. A notebook whose executed copy was made from the same cells, the same notebooks before it, the same
-corpus, encoder and environment is not run again, so an interrupted run picks up where it was.
+reports/<corpus>/. A notebook whose executed copy was made from the same cells, the same notebooks before it and the modules
+that they export, the same corpus, encoder and environment is not run again, so an interrupted run picks up where it was.
 """
 import argparse
 import atexit
@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -30,17 +31,31 @@ ALONE = "11_scaling_out"                                                 # Ray g
 
 
 def stamps(notebooks, checksum):
-    "What each notebook's executed copy depends on, as a chain of checksums."
+    """What each notebook's executed copy depends on, as a chain of checksums: its cells, the files that they name, the module
+    that it exports, and all of that of the notebooks before it, for a notebook imports only what these export."""
+    model = os.environ.get("MODEL", "")
+    weights = sorted(Path(model).glob("*")) if os.path.isdir(model) else []
+    weights = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in weights]
+    digest = hashlib.sha256(f"{checksum} {model} {weights}".encode())
     recorded = b"".join(p.read_bytes() for p in sorted((ROOT / "results").glob("*.json")))
-    digest = hashlib.sha256(f"{checksum} {os.environ.get('MODEL')}".encode() + (ROOT / "requirements.lock").read_bytes())
-    for table in sorted([*(ROOT / "nbs").glob("*.csv"), *(ROOT / "bert_genres" / "corpora").glob("*.csv")]):
-        digest.update(table.read_bytes())
+    for path in (ROOT / "requirements.lock", ROOT / "bert_genres" / "__init__.py"):
+        digest.update(path.read_bytes())
     for path in notebooks:
         nb = nbformat.read(path, as_version=4)
         code = "\0".join(c.source for c in nb.cells if c.cell_type == "code")
         digest.update(code.encode())
+        for file in named_files(code):
+            digest.update(f"\0{file.name}\0".encode() + file.read_bytes())
         reads_results = "../results" in code
         yield hashlib.sha256(digest.digest() + (recorded if reads_results else b"")).hexdigest()
+
+
+def named_files(code):
+    "The module that a notebook's cells export, and the tables beside it and the package's folders of data that they name."
+    exported = re.findall(r"#\| default_exp (\w+)", code)
+    for path in sorted([*(ROOT / "nbs").glob("*.csv"), *(ROOT / "bert_genres").iterdir()]):
+        if f'"{path.name}"' in code or path.name in [f"{name}.py" for name in exported]:
+            yield from [path] if path.is_file() else (p for p in sorted(path.rglob("*")) if p.is_file())
 
 
 def execute(path, target, stamp, clients):
@@ -144,6 +159,8 @@ def main():
     checksum = corpus_checksum(films)
     reports = Path(os.environ.setdefault("BERT_GENRES_REPORTS", str(ROOT / "reports"))) / corpus_name(corpus)
     os.environ["CORPUS"] = corpus
+    if os.path.isdir(model := os.environ.get("MODEL", "")):
+        os.environ["MODEL"] = os.path.abspath(model)        # notebooks run in another folder
     notebooks = sorted((ROOT / "nbs").glob("*.ipynb"))
     start = time.monotonic()
     run_all(notebooks, stamps(notebooks, checksum), reports)

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import one_line, small_disk
 
+from bert_genres import data
 from bert_genres.data import SAMPLE, load_corpus, split_corpus
 from bert_genres.embeddings import BertEncoder
 from bert_genres.model import load_bundle
@@ -141,6 +143,7 @@ BAD_TEXTS = [
     ("t.jsonl", "[" * 100_000 + "\n", "row 1: broken JSON"),
     ("t.jsonl", '["a"]\n', "row 1: not a JSON object"),
     ("t.jsonl", '{"plot": NaN}\n', "row 1: empty plot"),
+    ("t.jsonl", '{"plot": "a"}\n{"plot": "b", "n": %s}\n' % ("7" * 5000), "row 2: broken JSON (a number of too many digits)"),
     ("t.jsonl", '{"plot": "a"}\n{"plot"\n', "row 2: broken JSON"),
     ("t.jsonl", '{"plot": ["a"]}\n', "row 1: plot is not a text"),
     ("t.jsonl", '{"text": "a"}\n', "row 1: empty plot"),
@@ -192,6 +195,8 @@ def test_mistakes_are_one_line_and_status_2(run, bundle_dir, texts, tmp_path):
     here.mkdir()
     new, few = tmp_path / "new", tmp_path / "few.csv"
     few.write_text("plot,genres\na heist,Crime\n")
+    digits = tmp_path / "digits.jsonl"
+    digits.write_text('{"plot": "a", "genres": ["b"]}\n{"plot": "c", "genres": ["d"], "n": %s}\n' % ("7" * 5000))
     cases = [
         (("train", "sample", "--out", here), "exists already"),
         (("train", "nowhere.tar.gz", "--out", new), "no such file"),
@@ -199,14 +204,19 @@ def test_mistakes_are_one_line_and_status_2(run, bundle_dir, texts, tmp_path):
         (("train", "sample", "--recipe", "nope", "--out", new), "unknown recipe 'nope'"),
         (("train", "sample", "--all-rows", "--record", "--out", new), "--all-rows keeps no test rows"),
         (("train", "sample"), "required: --out"),
-        (("train", "sample", "--seed", "-1", "--out", new), "--seed -1"),
+        (("train", "sample", "--seed", "-1", "--out", new), "--seed -1: not from 0 to 4294967295"),
+        (("train", "sample", "--seed", "4294967296", "--out", new), "--seed 4294967296: not from 0 to 4294967295"),
+        (("train", "sample", "--seed", "9" * 5000, "--out", new), "invalid int value"),
+        (("train", digits, "--out", new), f"{digits}, row 2: broken JSON (a number of too many digits)"),
         (("predict", tmp_path, texts[".csv"]), "not a bundle"),
         (("predict", "nowhere", texts[".csv"]), "no such bundle"),
         (("predict", bundle_dir, "nowhere.csv"), "no such file"),
-        (("predict", bundle_dir, texts[".csv"], "--threshold", "2"), "not between 0 and 1"),
+        *((("predict", bundle_dir, texts[".csv"], f"--threshold={t}"), "not between 0 and 1") for t in (2, 0, "nan", "inf")),
+        *((("app", bundle_dir, f"--port={port}"), f"--port {port}: not from 1 to 65535") for port in (0, -1, 65536, 10**30)),
+        *((("experiment", "sample", f"--jobs={n}"), f"--jobs {n}: not a number from 1 on") for n in (0, -1)),
         (("encode", texts[".csv"], "--out", tmp_path / "v.npy", "--model", "nope"), "unknown model 'nope'"),
-        (("encode", texts[".csv"], "--out", tmp_path / "v.npy", "--layer", "-9"), "layers -6 to -1"),
-        (("encode", texts[".csv"], "--out", tmp_path / "v.npy", "--max-seq-len", "9999"), "3 to 512"),
+        *((("encode", texts[".csv"], "--out", tmp_path / "v.npy", f"--layer={n}"), "layers -6 to -1") for n in (-9, 0, 10**30)),
+        *((("encode", texts[".csv"], "--out", tmp_path / "v.npy", f"--max-seq-len={n}"), "3 to 512") for n in (9999, 2, -1)),
         (("encode", texts[".csv"], "--out", tmp_path / "v.npz"), "is a .npy file"),
         (("encode", texts[".csv"], "--out", tmp_path / "v.npy", "--precision", "fp16"), "fp16 needs a GPU"),
         (("nonsense",), "invalid choice"),
@@ -216,7 +226,7 @@ def test_mistakes_are_one_line_and_status_2(run, bundle_dir, texts, tmp_path):
         if "fp16" in call and Path("/dev/nvidia0").exists():
             continue
         assert message in one_line(run(*call), 2), call
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["few.csv", "here"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["digits.jsonl", "few.csv", "here"]
 
 
 def test_nothing_but_a_bundle_or_a_file_is_ever_replaced(run, bundle_dir, texts, tmp_path):
@@ -345,6 +355,24 @@ def test_record_writes_what_evaluate_says(run, tmp_path):
     scores = json.loads(run("evaluate", tmp_path / "b", "sample").stdout)
     assert {k: v for k, v in scores.items() if k != "n_excluded"} == stored["metrics"]
     assert stored["recipe"] == "article" and stored["seed"] == 0 and stored["hardware"] and stored["versions"]
+
+
+def test_record_says_what_all_calls_of_a_training_took(run, bundle_dir, tmp_path):
+    bundle = load_bundle(bundle_dir)
+    for info, took in (({}, 0), ({"seconds": 4321}, 4321)):
+        bundle.info |= info
+        with mock.patch("bert_genres.recipes.fit_recipe", return_value=bundle):
+            assert run("train", "sample", "--record", "--force", "--out", tmp_path / "b", cwd=tmp_path).returncode == 0
+        record, = (tmp_path / "results").glob("sample-????????-article.json")
+        assert json.loads(record.read_text())["seconds"] == took
+
+
+def test_the_largest_seed_trains_and_near_duplicates_are_looked_for_once(run, tmp_path):
+    with mock.patch.object(data, "normalize_text", wraps=data.normalize_text) as looked:
+        done = run("train", "sample", "--recipe", "article", "--seed", 2**32 - 1, "--out", tmp_path / "b")
+    assert done.returncode == 0, done.stderr.decode()
+    assert looked.call_count == len(load_corpus("sample"))
+    assert load_bundle(tmp_path / "b").info["seed"] == 2**32 - 1
 
 
 def test_own_table_from_training_to_prediction(run, tmp_path):

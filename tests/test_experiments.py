@@ -1,6 +1,7 @@
 """Grids on the real file store, killed and gone on with; a real server that speaks MongoDB's protocol, also one that dies."""
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from conftest import one_line, small_disk
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
+import bert_genres
 from bert_genres.data import InputError, binarize, label_names, load_corpus, split_corpus
 from bert_genres.embeddings import BertEncoder, encode_cached
 from bert_genres.experiments import (
@@ -121,11 +123,30 @@ def test_a_record_with_something_missing_counts_for_nothing(tmp_path, name):
     assert again.id[0] != runs.id[0] and again.micro_f1[0] == runs.micro_f1[0]
 
 
-def test_other_code_is_another_config():
+def test_other_code_is_another_config(tmp_path, monkeypatch):
     origin = run_origin(films, part, "sample")
-    with mock.patch("bert_genres.experiments.decide_crosswise", one_line):
-        assert run_origin(films, part, "sample")["code"] != origin["code"]
+    package = shutil.copytree(Path(bert_genres.__file__).parent, tmp_path / "bert_genres")
+    monkeypatch.setattr("bert_genres.data.files", lambda name: tmp_path / name)
     assert run_origin(films, part, "sample") == origin
+    for name, same in [("command", True), ("experiments", False), ("baselines", False), ("focal_loss", False), ("data", False)]:
+        before = run_origin(films, part, "sample")
+        with open(package / f"{name}.py", "a") as module:
+            module.write("# other code\n")
+        now = run_origin(films, part, "sample")
+        assert (now["code"] == before["code"]) is same and now | {"code": ""} == before | {"code": ""}, name
+
+
+def test_dropout_is_a_setting_and_a_run_from_before_it_was_one_is_read(tmp_path):
+    runs = run_grid(films, part, SHORT | {"dropout": [0.2, 0.8]}, tmp_path)
+    assert list(runs.dropout) == [.2, .8] and runs.micro_ap.nunique() == 2
+    path = tmp_path / runs.id[1] / "config.json"
+    old = json.loads(path.read_text())
+    del old["dropout"]
+    path.write_text(json.dumps(old))
+    pd.testing.assert_frame_equal(read_runs(tmp_path)[[*runs]], runs.sort_values("id", ignore_index=True), check_like=True)
+    assert list(compare(read_runs(tmp_path), tmp_path, films, part).dropout) == [.2, .8]
+    again = run_once(old, films, part, tmp_path)[0]
+    assert (tmp_path / again / "head.safetensors").read_bytes() == (path.parent / "head.safetensors").read_bytes()
 
 
 def test_crosswise_decisions_are_by_the_other_half_s_threshold():
@@ -194,6 +215,8 @@ def test_a_training_that_diverges_does_not_stop_the_others(tmp_path, monkeypatch
     (["--grid", f"seed={'9' * 400}"], 2, "not between 0"),
     (["--grid", "layer=-9"], 2, "layers -6 to -1"),
     (["--grid", "max_seq_len=2"], 2, "not between 3"),
+    (["--grid", "dropout=1"], 2, "not between 0 and 0.95"),
+    (["--grid", "alpha=nan"], 2, "not between 0"),
     (["--jobs", "0"], 2, "--jobs 0"),
     (["--model", "no/folder/here"], 2, "no/folder/here"),
     (["--runs", "taken"], 2, "taken"),

@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +18,10 @@ from conftest import one_line
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+import bert_genres
 from bert_genres.data import InputError, load_corpus
 from bert_genres.embeddings import MINILM, BertEncoder, Checkpoint, read_weights
+from bert_genres.finetuning import training_folder
 from bert_genres.model import load_bundle, save_bundle
 from bert_genres.recipes import TextClassifier, fit_frozen
 
@@ -68,7 +72,9 @@ def kept(net, training, ids, topics, *args):     # what a training was given, an
     np.savez(sys.argv[2], **given, **{f"{k} {name}": v.numpy() for k, (name, v) in enumerate(zip(names, training.variables))})
     return out
 finetuning.fit_network = kept
+began = time.monotonic()
 bundle, said = finetuning.fit_finetuned(films, split_all_rows(films), encoder=encoder, epochs=2, batch_size=8)
+print(time.monotonic() - began, bundle.info["seconds"], bundle.info["training_seconds"])
 np.savez(sys.argv[2].replace(".npz", "-said.npz"), scores=said["scores"], tuned=said["tuned"], frozen=said["frozen"])
 """
 
@@ -102,8 +108,13 @@ def test_a_killed_training_ends_as_one_that_was_left_alone(small, tmp_path):
         time.sleep(.2)
     process.kill()
     assert process.wait() == -signal.SIGKILL
+    before = json.loads((ended / "seconds.json").read_text())["seconds"]
     last = fit_process(small, tmp_path / "killed.npz", tmp_path / "killed")
     assert last.wait() == 0, last.stderr.read().decode()
+    for process, earlier in ((calm, 0), (last, before)):                 # what is recorded is the time of all calls
+        call, seconds, training = map(float, process.stdout.read().split())
+        assert 0 < training <= seconds and earlier + call - 3 < seconds < earlier + call + 1
+    assert before > 1 and json.loads((ended / "seconds.json").read_text())["done"]
     a, b = np.load(tmp_path / "calm.npz"), np.load(tmp_path / "killed.npz")
     assert a.files == b.files
     for name in a.files:                                                 # in the order in which one follows from the other
@@ -145,15 +156,17 @@ for strategy in strategies:
 """
 
 
-def two_workers(code, *args, caches):
-    "Two processes that know of each other; what each has printed."
+def two_workers(code, *args, caches, kinds=("worker", "worker")):
+    "Two processes that know of each other, each of a kind of task; what each has printed."
     ports = []
     with contextlib.ExitStack() as stack:
         for _ in range(2):
             free = stack.enter_context(socket.socket())
             free.bind(("127.0.0.1", 0))
             ports.append(f"127.0.0.1:{free.getsockname()[1]}")
-    settings = [{"cluster": {"worker": ports}, "task": {"type": "worker", "index": k}} for k in range(2)]
+    cluster = {kind: [port for k, port in zip(kinds, ports, strict=True) if k == kind] for kind in kinds}
+    tasks = [{"type": kind, "index": kinds[:k].count(kind)} for k, kind in enumerate(kinds)]
+    settings = [{"cluster": cluster, "task": task} for task in tasks]
     with contextlib.ExitStack() as stack:
         files = [[stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2)] for _ in range(2)]
         workers = [subprocess.Popen([sys.executable, "-c", code, *map(str, mine)], stdout=out, stderr=err,
@@ -187,6 +200,57 @@ def test_two_replicas_and_two_workers_go_the_way_of_one(start, tmp_path):
     assert len(set(one[1:].round(4))) == 4                     # the weights move from step to step
 
 
+CHIEF = """
+from bert_genres.finetuning import _strategy, agree, is_chief
+strategy = _strategy()
+print(strategy.num_replicas_in_sync, is_chief(strategy), agree(strategy, .25 if is_chief(strategy) else 7.))
+"""
+
+
+@pytest.mark.parametrize("kinds, chief", [(("worker", "worker"), 0), (("worker", "chief"), 1)])
+def test_there_is_one_chief_whose_value_all_are_told(tmp_path, kinds, chief):
+    said = two_workers(CHIEF, [], [], caches=[tmp_path] * 2, kinds=kinds)
+    assert said == [[f"2 {k == chief} 0.25"] for k in range(2)]
+
+
+@pytest.mark.parametrize("config, says", [
+    ("{", "TF_CONFIG: broken JSON"),
+    ("[1]", "TF_CONFIG: not a JSON object"),
+    ({"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}, "a task of type ps does not train"),
+    ({"cluster": {"worker": ["a:1"]}, "task": {"type": "evaluator", "index": 0}}, "a task of type evaluator does not train"),
+    ({"cluster": {"worker": ["a:1"]}}, "a task of no type does not train"),
+    ({"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}, "must be a list"),
+    ({"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "x"}}, "TF_CONFIG: invalid literal"),
+    ({"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 5}}, "exceeds the maximum id of worker"),
+])
+def test_a_cluster_that_cannot_train_is_one_line(run, tmp_path, config, says):
+    config = config if isinstance(config, str) else json.dumps(config)
+    call = ("train", "sample", "--recipe", "finetuned", "--out", tmp_path / "out")
+    assert says in one_line(run(*call, env={"TF_CONFIG": config, "BERT_GENRES_CACHE": str(tmp_path)}), 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_code_begins_another_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("BERT_GENRES_CACHE", str(tmp_path / "cache"))
+    package = shutil.copytree(Path(bert_genres.__file__).parent, tmp_path / "bert_genres")
+    monkeypatch.setattr("bert_genres.data.files", lambda name: tmp_path / name)
+
+    def place():
+        with training_folder("what") as folder:
+            return folder
+
+    changed = {}
+    for name in ("data", "evaluation", "baselines", "embeddings", "model", "recipes", "finetuning", "command"):
+        before = place()
+        with open(package / f"{name}.py", "a") as module:
+            module.write("# other code\n")
+        changed[name] = place() != before
+    assert [name for name, other in changed.items() if not other] == ["command"]
+    before = place()
+    monkeypatch.setattr(bert_genres, "__version__", "99")
+    assert place() != before
+
+
 def test_two_workers_keep_one_training(small, tmp_path):
     two_workers(FIT, [small, tmp_path / "0.npz"], [small, tmp_path / "1.npz"], caches=[tmp_path / "cache"] * 2)
     (folder,) = (tmp_path / "cache" / "training").iterdir()
@@ -201,7 +265,11 @@ def test_the_estimator_trains_it_and_the_bundle_predicts_without_tensorflow(smal
     monkeypatch.setenv("BERT_GENRES_CACHE", str(tmp_path / "cache"))
     films = load_corpus("sample").iloc[:120]
     texts = list(films["plot"])
+    random.seed(3)
+    np.random.seed(3)
     classifier = TextClassifier("finetuned", str(small), 64).fit(texts, list(films.genres))
+    assert random.random() == random.Random(3).random()                  # the caller's own numbers go on as they were
+    assert np.random.random() == np.random.RandomState(3).random()
     classifier.save(tmp_path / "bundle")
     code = ("import sys, json; from bert_genres.model import load_bundle; b = load_bundle(sys.argv[1]);"
             "p = b.predict_proba(json.load(sys.stdin)); assert 'tensorflow' not in sys.modules; print(json.dumps(p.tolist()))")

@@ -1,6 +1,7 @@
 """The repository as its maintainers keep it: notebooks and module in step, nothing stored that should not be."""
 import ast
 import configparser
+import importlib.util
 import json
 import os
 import re
@@ -126,6 +127,51 @@ def test_the_version_is_the_same_everywhere():
 def test_the_front_page_lists_every_chapter():
     front = (ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8")
     assert [p.name for p in NOTEBOOKS if p.stem != "index" and f"]({p.name})" not in front] == []
+
+
+@pytest.fixture
+def stamps(tmp_path, monkeypatch):
+    "Of a copy of the repository: its root, and a function that gives the stamp of each notebook."
+    found = importlib.util.spec_from_file_location("reproduce", ROOT / "scripts" / "reproduce.py")
+    found.loader.exec_module(reproduce := importlib.util.module_from_spec(found))
+    for folder in ("nbs", "bert_genres", "results"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "requirements.lock", tmp_path)
+    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    monkeypatch.delenv("MODEL", raising=False)
+    notebooks = [tmp_path / "nbs" / path.name for path in NOTEBOOKS]
+    names = [path.stem for path in NOTEBOOKS]
+    return tmp_path, lambda: dict(zip(names, reproduce.stamps(notebooks, "films"), strict=True))
+
+
+def imports(path):
+    "The modules of this package that a notebook imports."
+    code = "\n".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code")
+    return set(re.findall(r"\bfrom bert_genres\.(\w+) import", code))
+
+
+@pytest.mark.parametrize("name, first", [
+    ("bert_genres/data.py", "00_data"), ("bert_genres/model.py", "05_model"), ("bert_genres/recipes.py", "07_recipes"),
+    ("bert_genres/scaling_out.py", "11_scaling_out"), ("bert_genres/command.py", "12_command"),
+    ("bert_genres/__init__.py", "00_data"), ("bert_genres/corpora/sample/split.tsv", "00_data"),
+    ("bert_genres/page/page.css", "11_explanation"), ("nbs/tickets.csv", "13_own_labels"), ("requirements.lock", "00_data")])
+def test_what_a_notebook_reads_is_in_its_stamp(stamps, name, first):
+    "A changed module, exported after a run, makes every notebook stale that imports it, and none before its own."
+    root, of = stamps
+    before = of()
+    assert before == of()
+    (root / name).write_bytes((root / name).read_bytes() + b"\n# changed\n")
+    changed = [stem for stem, stamp in of().items() if before[stem] != stamp]
+    assert changed == [path.stem for path in NOTEBOOKS if path.stem >= first]
+    assert {path.stem for path in NOTEBOOKS if Path(name).stem in imports(path)} <= {*changed}
+
+
+def test_a_record_is_in_the_stamps_of_the_notebooks_that_show_records(stamps):
+    root, of = stamps
+    before = of()
+    (root / "results" / "sample-12345678-new.json").write_text("{}")
+    changed = {stem for stem, stamp in of().items() if before[stem] != stamp}
+    assert changed == {path.stem for path in NOTEBOOKS if "../results" in path.read_text()}
 
 
 def test_the_main_job_ends_at_once_when_it_is_interrupted_with_all_that_it_started(tmp_path):

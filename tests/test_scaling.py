@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -20,9 +21,10 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from ray.cluster_utils import Cluster
 
 from bert_genres import scaling_out
-from bert_genres.data import load_corpus
+from bert_genres.data import InputError, code_digest, load_corpus
 from bert_genres.embeddings import BertEncoder
-from bert_genres.model import fit_article, save_bundle
+from bert_genres.model import fit_article, load_bundle, save_bundle
+from bert_genres.recipes import Frozen
 
 WORDS = "a ship king war love night city train murder ghost farm school doctor robot island winter letter queen thief".split()
 
@@ -163,6 +165,24 @@ def test_vectors_are_those_of_encode(cluster, plots, run, run_process, tmp_path)
     rows = dataset.dataset(tmp_path / "out").to_table().sort_by("row")
     assert rows["id"].to_pylist() == [f"a{k}" for k in range(1500)]
     np.testing.assert_allclose(np.stack(rows["vector"].to_numpy()), np.load(tmp_path / "alone.npy"), atol=1e-5)
+
+
+def test_parts_of_other_code_are_not_gone_on_with(bundle, tmp_path, monkeypatch):
+    jobs, loaded = [], load_bundle(bundle)
+    monkeypatch.setattr(scaling_out, "run_job", lambda worker, settings, job, *args: jobs.append(job))
+    scaling_out.predict_files(bundle, "in", "out")
+    monkeypatch.setattr(scaling_out, "load_bundle", lambda folder: SimpleNamespace(head=object.__new__(Frozen)))
+    scaling_out.predict_files(bundle, "in", "out")
+    scaling_out.encode_files({"model": loaded.encoder.checkpoint}, "in", "out")
+    own, *heads = (code_digest(name) for name in ("scaling_out", "model", "recipes"))
+    assert [job["code"] for job in jobs] == [[own, heads[0]], [own, heads[1]], own]     # what decides is part of it
+    scaling_out.claim(str(tmp_path / "out"), jobs[0])
+    scaling_out.claim(str(tmp_path / "out"), jobs[0])
+    with pytest.raises(InputError, match=r"another job \(other code\): choose another --out"):
+        scaling_out.claim(str(tmp_path / "out"), jobs[1])
+    (tmp_path / "out" / "_job.json").write_text("[]")
+    with pytest.raises(InputError, match="another job"):
+        scaling_out.claim(str(tmp_path / "out"), jobs[0])
 
 
 @pytest.mark.parametrize("call, says, status", [
