@@ -106,8 +106,8 @@ def test_evaluate_leaves_out_what_the_bundle_has_seen(run, bundle_dir, sample, t
 
 def test_evaluate_knows_a_seen_text_under_another_id(run, bundle_dir, sample, tmp_path):
     seen = sample[sample.part == "train"].head(5)
-    seen.assign(movie_id="new" + seen.movie_id)[["movie_id", "plot", "genres"]].to_json(
-        tmp_path / "t.jsonl", orient="records", lines=True)
+    seen = seen.assign(movie_id="new" + seen.movie_id, plot="  " + seen["plot"].str.upper())[["movie_id", "plot", "genres"]]
+    seen.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
     assert "trained or chosen on each of its 5 films" in one_line(run("evaluate", bundle_dir, tmp_path / "t.jsonl"), 2)
 
 
