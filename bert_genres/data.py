@@ -681,7 +681,7 @@ def stratify(
     Y, _ = binarize(films.genres, label_names(films.genres))
     Y_group = np.zeros((groups.max() + 1, Y.shape[1]), dtype=bool)
     np.logical_or.at(Y_group, groups, Y)
-    part = IterativeStratification(Y_group, np.array(shares), np.random.RandomState(seed))
+    part = IterativeStratification(Y_group, np.array(shares), np.random.RandomState(seed % 2**32))
     return part[groups]
 
 

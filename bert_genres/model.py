@@ -69,7 +69,7 @@ class Head:
 # %% ../nbs/05_model.ipynb #be26a1a5
 @contextlib.contextmanager
 def seeded(
-    seed: int,      # 0 to 2**32 - 1
+    seed: int,      # from 0 on; from 2**32 on it is as if it began anew
 ):
     "Python, NumPy and TensorFlow draw by `seed` in this context; after it, they go on as if it had not been."
     tf = import_tensorflow()
@@ -78,7 +78,7 @@ def seeded(
 
     tensorflow, python, numpy = context(), random.getstate(), np.random.get_state()
     before, keras_before = (tensorflow._seed, getattr(tensorflow, "_rng", None)), getattr(keras_seeds, "generator", None)
-    tf.keras.utils.set_random_seed(seed)
+    tf.keras.utils.set_random_seed(seed % 2**32)
     try:
         yield
     finally:
