@@ -24,18 +24,19 @@ test: setup .venv/.browser
 
 setup: .venv/.ready $(if $(GPU),.venv/.gpu)
 
-# Installs what the lock names, every file checked against its hash; a second call finds it done.
+# Installs what the lock names, every file checked against its hash; a second call finds it done. Compiling takes most of a minute
+# once; without it, where Python may write no bytecode, each start of TensorFlow takes twice as long.
 .venv/.ready: requirements.lock requirements-uv.txt build-constraints.txt settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("bert-genres needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.11" % v)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-uv.txt
-	VIRTUAL_ENV=.venv $(BIN)/uv pip sync -q --require-hashes --build-constraint build-constraints.txt requirements.lock requirements-uv.txt
+	VIRTUAL_ENV=.venv $(BIN)/uv pip sync -q --compile-bytecode --require-hashes --build-constraint build-constraints.txt requirements.lock requirements-uv.txt
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/.gpu: .venv/.ready requirements-gpu.lock
 	@test "$$(uname -sm)" = "Linux x86_64" || { echo "GPU=1 needs Linux on x86_64" >&2; exit 2; }
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --require-hashes --no-deps -r requirements-gpu.lock
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --compile-bytecode --require-hashes --no-deps -r requirements-gpu.lock
 	@touch $@
 
 # Chromium for the page's tests: the machine's, else Debian's for root, else Playwright's own.

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .data import TEXTS, InputError, code_digest, file_kind, parse_json, progress, read_texts
-from .embeddings import BertEncoder, quiet_stderr, resolve_precision
+from .embeddings import BertEncoder, n_threads, quiet_stderr, resolve_precision
 from .model import load_bundle, prediction
 
 # %% ../nbs/11_scaling_out.ipynb #aa63cd01
@@ -138,8 +138,8 @@ class _Worker:
     "Does parts; what it makes of texts is told by `fields`, Arrow's, and `results`, a dict of them for each text."
     def __init__(self, files, folder):
         self.files, self.folder = files, folder
-        if threads := os.environ.get("OMP_NUM_THREADS"):
-            os.environ.setdefault("RAYON_NUM_THREADS", threads)            # the tokenizer's
+        if os.environ.get("OMP_NUM_THREADS"):
+            os.environ.setdefault("RAYON_NUM_THREADS", str(n_threads()))   # the tokenizer's
 
     def __call__(self, batch):
         "Do the parts that are an Arrow table's rows; the number of texts of each."
@@ -246,7 +246,7 @@ def ray_cluster(address: str | None = None):
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    context.target_max_block_size = 1 << 18      # bytes; a part of plots is more, and a block of its own
+    context.target_max_block_size = 1            # byte: so each part is a block of its own, and goes to whoever is idle
     try:
         with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):      # where Ray tells of machines that died
             yield ray
@@ -291,15 +291,16 @@ def run_job(
         names = [name for name, *_ in inputs]
         sizes = _sizes(ray, source, files, root, names, skip_bad)
         target, folder = claim(out, job | {"input": inputs, "part": [PART, PART_SIZE]})
-        there, todo, before = parts_done(target, folder), [], 0
+        there, todo, n_parts, before = parts_done(target, folder), [], 0, 0
         for name in names:
             done = [k for k in range(len(sizes[name])) if part_path(folder, name, k) in there]
             before += sum(sizes[name][k] for k in done)
+            n_parts += len(sizes[name]) - len(done)
             if len(done) < len(sizes[name]):
                 todo.append({"name": name, "done": done})
         with progress(total := sum(map(sum, sizes.values())), "texts") as bar:
             bar.update(before)
-            for n in _work(ray, worker, (target, folder, *settings), todo, (files, root)) if todo else ():
+            for n in _work(ray, worker, (target, folder, *settings), todo, n_parts, (files, root)) if todo else ():
                 bar.update(n)
         lost = {part_path(folder, name, k) for name in names for k in range(len(sizes[name]))} - parts_done(target, folder)
     if lost:
@@ -307,13 +308,13 @@ def run_job(
     return total - before
 
 # %% ../nbs/11_scaling_out.ipynb #31fa37f2
-def _work(ray, worker, arguments, todo, source):
+def _work(ray, worker, arguments, todo, n_parts, source):
     "Let readers and workers go over the files; yields how many texts have been done."
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
     n, each = _workers(ray)
     ahead = 2 if "num_gpus" in each else 1       # a part that waits at a busy worker does not see another one become idle
-    pool = ActorPoolStrategy(size=n, max_tasks_in_flight_per_actor=ahead)
+    pool = ActorPoolStrategy(size=min(n, n_parts), max_tasks_in_flight_per_actor=ahead)
     data = ray.data.from_items(todo, override_num_blocks=min(len(todo), 1000))
     data = data.flat_map(_read, fn_args=source, num_cpus=0, compute=TaskPoolStrategy(size=min(n, len(todo))))
     data = data.map_batches(worker, fn_constructor_args=arguments, batch_size=1, batch_format="pyarrow", compute=pool, **each)
