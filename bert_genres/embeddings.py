@@ -167,7 +167,7 @@ def _read_vocab(path, most):
         raise InputError(f"{path}: its first token is {vocab[0]!r}, and has to be '[PAD]'")
     if missing := [t for t in ("[UNK]", "[CLS]", "[SEP]") if t not in vocab]:
         raise InputError(f"{path}: has no {missing[0]}")
-    if len(vocab) > most:
+    if not .9 * most <= len(vocab) <= most:       # a few rows of a checkpoint may have no token
         raise InputError(f"{path}: has {len(vocab)} tokens, where the configuration's vocab_size is {most}")
     return vocab
 
@@ -224,14 +224,23 @@ class Checkpoint:
 
 # %% ../nbs/03_embeddings.ipynb #cc8ff84a
 def fitting_weights(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    "Returns `read_weights` of a checkpoint. Raises InputError where they have other shapes than its configuration says."
+    "Returns `read_weights` of a checkpoint. Raises InputError for other shapes than its configuration says, and for NaN."
     tensors, c = read_weights(checkpoint.folder), checkpoint.config
-    shapes = {f"embeddings/{name}_embeddings": (c[size], c["hidden_size"]) for name, size in [
+    d, inner = c["hidden_size"], c["intermediate_size"]
+    norm = lambda at: {f"{at}/gamma": (d,), f"{at}/beta": (d,)}
+    dense = lambda at, *shape: {f"{at}/kernel": shape, f"{at}/bias": shape[1:]}
+    shapes = norm("embeddings/LayerNorm") | {f"embeddings/{name}_embeddings": (c[size], d) for name, size in [
         ("word", "vocab_size"), ("position", "max_position_embeddings"), ("token_type", "type_vocab_size")]}
-    shapes["encoder/layer_0/intermediate/dense/kernel"] = c["hidden_size"], c["intermediate_size"]
+    for at in (f"encoder/layer_{k}" for k in range(c["num_hidden_layers"])):
+        shapes |= dense(f"{at}/intermediate/dense", d, inner) | dense(f"{at}/output/dense", inner, d)
+        shapes |= norm(f"{at}/attention/output/LayerNorm") | norm(f"{at}/output/LayerNorm")
+        for part in ("self/query", "self/key", "self/value", "output/dense"):
+            shapes |= dense(f"{at}/attention/{part}", d, d)
     for name, shape in shapes.items():
-        if (found := tensor(tensors, f"bert/{name}").shape) != shape:
-            raise InputError(f"{checkpoint.folder}: {name} is {found}, where the configuration says {shape}")
+        if (found := tensor(tensors, f"bert/{name}")).shape != shape:
+            raise InputError(f"{checkpoint.folder}: {name} is {found.shape}, where the configuration says {shape}")
+        if not np.isfinite(found).all():
+            raise InputError(f"{checkpoint.folder}: {name} holds NaN or an infinite number")
     return tensors
 
 # %% ../nbs/03_embeddings.ipynb #648d9238

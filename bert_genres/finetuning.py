@@ -399,6 +399,13 @@ class Finetuned:
         return {f"{name}/{k}": v for name, part in parts.items() for k, v in part.items()} | {
             "tuned_queries": self.tuned_queries, "weights": self.weights}
 
+    def shapes(self) -> dict[str, tuple]:
+        "The axes of each of `tensors`, as `check_tensors` takes them."
+        read = self.tuned_queries.size + self.frozen.axes.shape[1]
+        parts = {"frozen": self.frozen.shapes(), "network": self.network.shapes(read, "tuned hidden")}
+        return {f"{name}/{k}": shape for name, part in parts.items() for k, shape in part.items()} | {
+            "tuned_queries": ("tuned queries", "unit"), "weights": (3,)}
+
     @classmethod
     def from_tensors(cls, tensors):
         part = lambda name: {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}

@@ -41,6 +41,7 @@ from bert_genres.data import (
     check_list,
     label_names,
     near_duplicates,
+    parse_json,
     progress,
     split_all_rows,
     stratify,
@@ -366,6 +367,20 @@ class Frozen:
         return out | {f"network{i}.{k}": v.astype(np.float16) for i, h in enumerate(self.networks)
                       for k, v in h.tensors().items()}
 
+    def shapes(self) -> dict[str, tuple]:
+        "The axes of each of `tensors`, as `check_tensors` takes them. InputError for titles that are no titles of the landmarks."
+        terms, m, unit, width = len(self.terms), max(len(self.networks), 1), self.names.vectors.shape[1], self.queries.shape[1]
+        heads = (len(self.queries) - 1) // m
+        if self.films and (len(self.films) != len(self.kernel.dual) or not all(isinstance(x, str) for x in self.films)):
+            raise InputError(f"its films are no titles of {len(self.kernel.dual)} landmarks")
+        kernel = {"word_weights": (terms, "labels"), "center": (width - unit,), "scale": (width - unit,),
+                  "landmarks": ("landmarks", width - unit), "dual": ("landmarks", "labels"), "prior": ("labels",)}
+        names = {"vectors": ("labels", "unit"), "mean": ("labels",), "spread": ("labels",)}
+        read = (1 + heads) * unit + self.axes.shape[1]                      # by a network
+        return {"idf": (terms,), "axes": (terms, "topics"), "queries": (1 + m * heads, "states"), "stack": (7,)} | {
+            f"{part}.{k}": shape for part, shapes in [("kernel", kernel), ("names", names)] for k, shape in shapes.items()} | {
+            f"network{i}.{k}": shape for i, h in enumerate(self.networks or [None]) for k, shape in Head.shapes(h, read).items()}
+
     @classmethod
     def from_tensors(cls, tensors):
         part = lambda name: {k.split(".")[1]: v for k, v in tensors.items() if k.split(".")[0] == name}
@@ -373,7 +388,7 @@ class Frozen:
         return cls(tensors["terms"].tobytes().decode().split("\n"), tensors["idf"], tensors["axes"], tensors["queries"],
                    [Head(**{k: v.astype(np.float32) for k, v in part(f"network{i}").items()}) for i in range(n)],
                    Kernel(**part("kernel")), Names(**part("names")), tensors["stack"],
-                   json.loads(tensors["films"].tobytes()) if "films" in tensors else [])
+                   parse_json(tensors["films"].tobytes().decode()) if "films" in tensors else [])
 
 # %% ../nbs/07_recipes.ipynb #20834565
 FOLDS, POWERS, FEWEST = 5, np.arange(0, .45, .05), 1000
@@ -621,7 +636,7 @@ class TextClassifier(BaseEstimator):
     def load(cls, folder: str | Path) -> "TextClassifier":
         "The estimator of a saved bundle, also of one that the command made."
         bundle = load_bundle(folder)
-        self = cls(bundle.info["recipe"], bundle.info["model"], bundle.encoder.max_seq_len, bundle.info["seed"])
+        self = cls(bundle.info["recipe"], bundle.info.get("model", MINILM), bundle.encoder.max_seq_len, bundle.info["seed"])
         kept = bundle.info.get("estimator", {"classes": bundle.classes_, "indicator": False})
         self.bundle_, self.classes_, self.indicator_ = bundle, kept["classes"], kept["indicator"]
         return self

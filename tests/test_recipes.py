@@ -1,5 +1,7 @@
 """Recipe `frozen` on corpora with awkward labels and rows, from films to a bundle that is loaded again."""
+import dataclasses
 import errno
+import re
 from collections import namedtuple
 
 import numpy as np
@@ -10,7 +12,7 @@ from bert_genres import recipes
 from bert_genres.data import InputError, binarize, load_corpus, near_duplicates
 from bert_genres.embeddings import BertEncoder
 from bert_genres.model import load_bundle, save_bundle
-from bert_genres.recipes import fit_frozen, fit_kernel, fit_words, token_states
+from bert_genres.recipes import Frozen, fit_frozen, fit_kernel, fit_words, token_states
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,51 @@ def test_company_order_and_storage_change_nothing(fitted, films, part, tmp_path)
     sure = np.abs(together - bundle.threshold) > 1e-4
     assert (loaded.predict(texts) == bundle.predict(texts))[sure].all()
     assert np.allclose(loaded.threshold, bundle.threshold) and loaded.seen(films).sum() == 76
+
+
+class Forged(Frozen):
+    "A head that is stored as tensors say."
+    def __init__(self, tensors):
+        self.stored = tensors
+
+    def tensors(self):
+        return self.stored
+
+
+Forged.__name__ = "Frozen"
+
+FAULTS = {
+    "a word twice": (lambda t: t | {"terms": text("\n".join(["ghost"] * len(t["idf"])))}, "Duplicate term"),
+    "words that are no text": (lambda t: t | {"terms": np.full_like(t["terms"], 255)}, "UnicodeDecodeError"),
+    "too few words": (lambda t: t | {"idf": t["idf"][1:]}, "idf"),
+    "titles that are none": (lambda t: t | {"films": text("[1, 2]")}, "no titles"),
+    "titles too deep": (lambda t: t | {"films": text("[" * 100_000)}, "too deep"),
+    "queries of another width": (lambda t: t | {"queries": t["queries"][:, 1:]}, "queries"),
+    "too many queries": (lambda t: t | {"queries": t["queries"][[*range(len(t["queries"])), 0]]}, "queries"),
+    "NaN in the queries": (lambda t: t | {"queries": t["queries"] * np.nan}, "queries holds NaN"),
+    "topics of other words": (lambda t: t | {"axes": t["axes"][1:]}, "axes"),
+    "other topics": (lambda t: t | {"axes": t["axes"][:, 1:]}, "network0.kernel_1"),
+    "no networks": (lambda t: {k: v for k, v in t.items() if not k.startswith("network")}, "network0.kernel_1"),
+    "one network less": (lambda t: {k: v for k, v in t.items() if not k.startswith("network1")}, "network0.kernel_1"),
+    "landmarks of another width": (lambda t: t | {"kernel.landmarks": t["kernel.landmarks"][:, 1:]}, "kernel.landmarks"),
+    "other labels": (lambda t: t | {"kernel.prior": t["kernel.prior"][1:]}, "kernel.prior"),
+    "names of another width": (lambda t: t | {"names.vectors": t["names.vectors"][:, 1:]}, "shape"),
+    "an infinite weight": (lambda t: t | {"stack": t["stack"] * np.inf}, "stack holds NaN or an infinite number"),
+    "no stack": (lambda t: {k: v for k, v in t.items() if k != "stack"}, "stack"),
+}
+
+
+def text(value):
+    return np.frombuffer(value.encode(), np.uint8)
+
+
+@pytest.mark.parametrize("change, says", FAULTS.values(), ids=FAULTS)
+def test_a_bundle_that_makes_no_sense(change, says, fitted, tmp_path):
+    tensors = change(fitted[0].head.tensors())
+    folder = save_bundle(dataclasses.replace(fitted[0], head=Forged(tensors)), tmp_path / "frozen")
+    with pytest.raises(InputError, match=re.escape(says)) as error:
+        load_bundle(folder, precision="fp32")
+    assert "\n" not in str(error.value)
 
 
 def test_labels_on_every_row_and_on_one(fitted, films, part):
