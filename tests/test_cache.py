@@ -62,13 +62,13 @@ def encoder(model, tmp_path, monkeypatch):
     "The tiny model's encoder, which notes in `computed` what it computes; with an empty cache under tmp_path/cache."
     monkeypatch.setenv("BERT_GENRES_CACHE", str(tmp_path / "cache"))
     encoder = BertEncoder(model, max_seq_len=32, precision="fp32")
-    encoder.window, encoder.computed, real = WINDOW, [], encoder._encode
+    encoder.window, encoder.computed, real = WINDOW, [], encoder._vectors
 
     def note(texts, *more):
         encoder.computed += texts
         return real(texts, *more)
 
-    encoder._encode = note
+    encoder._vectors = note
     return encoder
 
 
@@ -185,22 +185,23 @@ from bert_genres import data, embeddings
 from bert_genres.command import main
 
 embeddings.BertEncoder.window = int(sys.argv[1])
-encode, put = embeddings.BertEncoder._encode, embeddings.VectorCache.put
+embeddings.KEEP_AFTER = 1e9                          # a window as a whole, which is what the log says
+vectors, put = embeddings.BertEncoder._vectors, embeddings.VectorCache.put
 
 def note(what):
     os.write(log, (json.dumps([what, now]) + "\\n").encode())
 
-def noted_encode(self, texts, *more):
+def noted_vectors(self, texts, *more):
     global now
     now = texts
     note("computing")
-    return encode(self, texts, *more)
+    return vectors(self, texts, *more)
 
 def noted_put(self, vectors):
     put(self, vectors)
     note("kept")
 
-embeddings.BertEncoder._encode, embeddings.VectorCache.put = noted_encode, noted_put
+embeddings.BertEncoder._vectors, embeddings.VectorCache.put = noted_vectors, noted_put
 for line in sys.stdin:
     ask = json.loads(line)
     if "wait" in ask:
@@ -285,6 +286,28 @@ def test_killed_at_any_moment_and_called_again(worker, job, tmp_path):
             assert what == "kept" or not kept & set(texts)                 # finished work is not computed again
             kept |= set(texts) if what == "kept" else set()
         assert sqlite3.connect(cache / "vectors.sqlite").execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_what_is_computed_is_kept_within_a_window(encoder, monkeypatch):
+    texts, batches, vectors = some_texts(WINDOW), [], encoder._vectors
+
+    def dying(*args):
+        for batch in vectors(*args):
+            yield batch
+            batches.append(batch[0])
+            if len(batches) == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(embeddings, "KEEP_AFTER", 0)
+    encoder._vectors, encoder.batch_tokens = dying, 64
+    with pytest.raises(KeyboardInterrupt):
+        encode_cached(encoder, texts)
+    done = {texts[i] for rows in batches for i in rows}
+    assert 0 < len(done) < WINDOW and n_kept() == len(done)
+    encoder._vectors = vectors
+    encoder.computed.clear()
+    again = encode_cached(encoder, texts)
+    assert set(encoder.computed) == set(texts) - done and same(again, encoder.encode(texts))
 
 
 def test_killed_where_the_oldest_make_room(worker, job, tmp_path):

@@ -57,14 +57,14 @@ def test_the_same_grid_side_by_side_gives_the_same_runs(tmp_path):
 
 
 def test_a_grid_over_gamma_and_batch_size_encodes_each_plot_once(tmp_path):
-    counted, encode = [], BertEncoder._encode
+    counted, encode = [], BertEncoder._vectors
 
     def counting(self, texts, *args):
         counted.extend(texts)
         return encode(self, texts, *args)
 
     place = {"BERT_GENRES_CACHE": str(tmp_path / "cache")}
-    with mock.patch.dict(os.environ, place), mock.patch.object(BertEncoder, "_encode", counting):
+    with mock.patch.dict(os.environ, place), mock.patch.object(BertEncoder, "_vectors", counting):
         run_grid(films, part, SHORT | {"gamma": [1.0, 2.0], "batch_size": [64, 128]}, tmp_path / "runs")
     assert sorted(counted) == sorted(films["plot"])
 
