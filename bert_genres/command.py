@@ -33,6 +33,7 @@ from bert_genres.data import (
     near_duplicates,
     progress,
     read_texts,
+    register_names,
     split_all_rows,
     split_article,
     split_corpus,
@@ -322,8 +323,8 @@ def _ray_options(add):
 def _bundle_commands(command):
     add = command(train, _CORPUS)
     add("--out", required=True, metavar="DIR", help="the bundle's folder")
-    add("--recipe", default="best", metavar="NAME", help="article, article-longer, frozen, finetuned, or best, the default "
-        "(now frozen)")
+    recipes = "; ".join(f"{name}: {line}" for name, line in register_names("recipe").items())
+    add("--recipe", default="best", metavar="NAME", help=f"{recipes}. Or best, the default (now frozen)")
     add("--seed", type=int, default=0, metavar="N", help="of split and training, 0 to 4294967295 (0)")
     add("--split", choices=["article"], help="the article's unshuffled 80/20 instead of the stratified split")
     add("--all-rows", action="store_true", help="train and choose on every row, for a model that is scored elsewhere")

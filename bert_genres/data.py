@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['METADATA', 'TABLES', 'PACKED', 'EXPANDS', 'TEXTS', 'CMU_URL', 'CMU_ROWS', 'SAMPLE', 'COMMON', 'PARTS', 'InputError',
-           'cache_dir', 'offline', 'atomic_path', 'progress', 'code_digest', 'parse_json', 'read_metadata',
-           'read_plots', 'file_kind', 'check_packed', 'open_text', 'cell_text', 'text_error', 'check_list',
-           'check_columns', 'read_rows', 'read_texts', 'download', 'load_corpus', 'corpus_name', 'corpus_checksum',
-           'report_dir', 'set_style', 'binarize', 'label_names', 'normalize_text', 'text_runs', 'near_duplicates',
-           'stratify', 'split_corpus', 'split_article', 'split_all_rows']
+           'cache_dir', 'offline', 'atomic_path', 'progress', 'code_digest', 'registered', 'register_names',
+           'parse_json', 'read_metadata', 'read_plots', 'file_kind', 'check_packed', 'open_text', 'cell_text',
+           'text_error', 'check_list', 'check_columns', 'read_rows', 'read_texts', 'download', 'load_corpus',
+           'corpus_name', 'corpus_checksum', 'report_dir', 'set_style', 'binarize', 'label_names', 'normalize_text',
+           'text_runs', 'near_duplicates', 'stratify', 'split_corpus', 'split_article', 'split_all_rows']
 
 # %% ../nbs/00_data.ipynb #baf9506f
 import contextlib
@@ -109,6 +109,25 @@ def code_digest(
             code[name] = (files("bert_genres") / f"{name}.py").read_text(encoding="utf-8")
             todo += re.findall(r"^ *from (?:bert_genres)?[.](\w+) import", code[name], re.M)
     return hashlib.sha256(json.dumps([bert_genres.__version__, sorted(code.items())]).encode()).hexdigest()
+
+# %% ../nbs/00_data.ipynb #e14ec9c1
+def registered(
+    registry: dict,     # what has entered so far, by name
+    mark: str,          # the decorator with which it enters
+    name: str,
+):
+    "Looks a name up in a registry, after importing the module in which `@mark(\"name\"` stands. None without one."
+    if name not in registry:
+        for path in files("bert_genres").iterdir():
+            if path.name.endswith(".py") and f'\n@{mark}("{name}"' in path.read_text(encoding="utf-8"):
+                import_module(f"bert_genres.{path.name[:-3]}")
+    return registry.get(name)
+
+
+def register_names(mark: str) -> dict[str, str]:
+    "{name: line of help} of all that modules of this package register by a decorator, sorted; without importing them."
+    code = "".join(p.read_text(encoding="utf-8") for p in files("bert_genres").iterdir() if p.name.endswith(".py"))
+    return dict(sorted(re.findall(rf'^@{mark}\("([\w-]+)"(?:, "([^"\n]*)")?', code, re.M)))
 
 # %% ../nbs/00_data.ipynb #8fb3770f
 METADATA = ["movie_id", "freebase_id", "title", "release_date", "box_office", "runtime",

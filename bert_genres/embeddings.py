@@ -495,19 +495,24 @@ class BertEncoder:
             raise InputError(f"layer {layer}: this model has layers -{depth} to -1")
         if not 3 <= max_seq_len <= positions:
             raise InputError(f"max_seq_len {max_seq_len}: this model takes 3 to {positions} tokens")
-        self._how = pooling
-        if isinstance(pooling, np.ndarray):
+        self._how, self.queries = pooling, pooling if isinstance(pooling, np.ndarray) else None
+        if self.queries is not None:
             pooling = f"attention {hashlib.sha256(pooling.tobytes()).hexdigest()[:16]}"
         elif pooling not in POOLINGS:
             raise InputError(f"unknown pooling {pooling!r}: one of {', '.join(POOLINGS)}")
-        self.max_seq_len, self.layer, self.pooling = max_seq_len, layer, pooling
+        self.max_seq_len, self.layer, self.layers, self.pooling = max_seq_len, layer, layers, pooling
         self.precision = resolve_precision(precision)
         self.tokenizer = wordpiece(self.checkpoint, max_seq_len)
         self._layers = [depth + n + 1 for n in layers]
-        vectors = len(self._how) if isinstance(self._how, np.ndarray) else 2 if pooling == "mean_max" else 1
+        vectors = 2 if pooling == "mean_max" else 1 if self.queries is None else len(self.queries)
         width = config["hidden_size"] * len(layers) * vectors
         self.shape = (max_seq_len, width) if pooling == "none" else (width,)
         self._runtime = None
+
+    def replace(self, **settings) -> "BertEncoder":
+        "Returns the same encoder with other settings."
+        own = {"max_seq_len": self.max_seq_len, "layer": self.layer, "pooling": self._how, "precision": self.precision}
+        return BertEncoder(**{"model": self.checkpoint} | own | settings)
 
     @property
     def settings(self) -> dict:

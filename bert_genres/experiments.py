@@ -111,7 +111,7 @@ def _train(run, config, films, part):
         for epoch, value in enumerate(curves[column], 1):
             run.log_scalar(name, float(value), epoch)
     watched = films[part == "validation"]
-    probs = bundle.head.predict_proba(encode_cached(encoder, list(watched["plot"])))
+    probs = bundle.head.network.predict_proba(encode_cached(encoder, list(watched["plot"])))
     truth, unknown = binarize(watched.genres, bundle.classes_)
     missed, known = np.array([len(u) for u in unknown]), truth.any(1)
     with tempfile.TemporaryDirectory() as d:

@@ -43,8 +43,8 @@ from bert_genres.data import (
 )
 from .embeddings import BertEncoder, Checkpoint, bert_layer, import_tensorflow, pad, read_weights, write_tensors
 from .evaluation import evaluate, tradeoff
-from .model import Bundle, Head, describe_run, load_bundle, row_digests, save_bundle, seeded
-from .recipes import FOLDS, Attention, Frozen, batches, choose_thresholds, fit_frozen, fit_stack
+from .model import Bundle, Head, decides, describe_run, load_bundle, row_digests, save_bundle, seeded
+from .recipes import FOLDS, Attention, Frozen, batches, choose_thresholds, fit_frozen, fit_stack, recipe
 
 # %% ../nbs/10_finetuning.ipynb #a51c4be3
 def seeded_dropout(seed):   # a tf.Variable of two int32: the training's seed and the step's number
@@ -79,7 +79,7 @@ class Network:
         self.tf, frozen, layers = import_tensorflow(), start.head, start.encoder.layer
         self.checkpoint, self.layer, width = start.encoder.checkpoint, layers[int(from_frozen)], frozen.names.vectors.shape[1]
         heads = (len(frozen.queries) - 1) // len(frozen.networks)
-        encoder = BertEncoder(self.checkpoint, start.encoder.max_seq_len, self.layer, "none", start.encoder.precision)
+        encoder = start.encoder.replace(layer=self.layer, pooling="none")
         states = np.concatenate([s[s.any(1)] for s in encoder.encode(texts)])
         self.seed = self.tf.Variable([0, 0], trainable=False)
         self.bert = self._bert(seeded := seeded_dropout(self.seed), dropout, adapters)
@@ -114,7 +114,7 @@ class Network:
         tuned = {map_to_stock_variable_name(w.name): w.numpy() for w in self.bert.weights}
         write_tensors(read_weights(self.checkpoint.folder) | tuned, folder / "model.safetensors")
         queries, head = self.top.weights()
-        tensors = {"queries": queries} | head.tensors()
+        tensors = {"queries": queries} | vars(head)
         write_tensors(tensors, folder / "head.safetensors")
 
 # %% ../nbs/10_finetuning.ipynb #f62129e8
@@ -365,51 +365,54 @@ def fit_network(
     return scores, spent()
 
 # %% ../nbs/10_finetuning.ipynb #9574400b
+@decides("finetuned")
 @dataclasses.dataclass
 class Finetuned:
     "Recipe `finetuned`: a tuned encoder with its network, weighed with recipe `frozen`."
     frozen: Frozen
-    tuned_queries: np.ndarray   # float32 [1 + heads, d], for the tuned encoder's states
+    tuned: BertEncoder          # pools by queries, float32 [1 + heads, d]
     network: Head               # on what they find, and the topics
     weights: np.ndarray         # float32 [3]: of the network's logit, of frozen's, and the intercept
 
-    @property
-    def queries(self):
-        "What the first encoder pools with."
-        return self.frozen.queries
-
-    def parts(self, vectors: np.ndarray, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        "float32 [n, d], both encoders' vectors side by side, and n texts: the network's and frozen's logits, [n, labels]."
-        width = self.queries.size
-        before = self.frozen.predict_proba(vectors[:, :width], texts).astype(np.float64)
-        tuned = self.network.logits(np.hstack([vectors[:, width:], self.frozen.topics(texts)]))
+    def parts(self, texts: list[str], read: list[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        "The network's and frozen's logits, [n, labels], of n texts; `read`: what the encoders read of each, where that is less."
+        before = self.frozen.predict_proba(texts, read).astype(np.float64)
+        vectors = self.tuned.encode(texts if read is None else read)
+        tuned = self.network.logits(np.hstack([vectors, self.frozen.topics(texts)]))
         return tuned, logit(np.clip(before, 1e-7, 1 - 1e-7))
 
     def weigh(self, tuned: np.ndarray, before: np.ndarray) -> np.ndarray:
         "The two logits to probabilities, float32 [n, labels]."
         return expit(self.weights[0] * tuned + self.weights[1] * before + self.weights[2]).astype(np.float32)
 
-    def predict_proba(self, vectors: np.ndarray, texts: list[str]) -> np.ndarray:
-        "float32 [n, d] and n texts to probabilities [n, labels]."
-        return self.weigh(*self.parts(vectors, texts))
+    def predict_proba(self, texts: list[str], read: list[str] | None = None) -> np.ndarray:
+        "Probabilities, float32 [n, labels], of texts; `read`: what the encoders read of each, where that is less."
+        return self.weigh(*self.parts(texts, read))
+
+    @property
+    def encoders(self) -> dict[str, BertEncoder]:
+        "The encoders that a bundle stores, by the names of their folders; `from_parts` is the way back."
+        return self.frozen.encoders | {"tuned": self.tuned}
 
     def tensors(self) -> dict[str, np.ndarray]:
-        "What a bundle stores; `from_tensors` is the way back."
-        parts = {"frozen": self.frozen.tensors(), "network": self.network.tensors()}
+        "The arrays that a bundle stores."
+        parts = {"frozen": self.frozen.tensors(), "network": vars(self.network)}
         return {f"{name}/{k}": v for name, part in parts.items() for k, v in part.items()} | {
-            "tuned_queries": self.tuned_queries, "weights": self.weights}
+            "tuned_queries": self.tuned.queries, "weights": self.weights}
 
     def shapes(self) -> dict[str, tuple]:
         "The axes of each of `tensors`, as `check_tensors` takes them."
-        read = self.tuned_queries.size + self.frozen.axes.shape[1]
-        parts = {"frozen": self.frozen.shapes(), "network": self.network.shapes(read, "tuned hidden")}
+        read = self.tuned.shape[0] + self.frozen.axes.shape[1]
+        parts = {"frozen": self.frozen.shapes(), "network": Head.shapes(read, "tuned hidden")}
         return {f"{name}/{k}": shape for name, part in parts.items() for k, shape in part.items()} | {
-            "tuned_queries": ("tuned queries", "unit"), "weights": (3,)}
+            "tuned_queries": ("tuned queries", self.tuned.checkpoint.config["hidden_size"]), "weights": (3,)}
 
     @classmethod
-    def from_tensors(cls, tensors):
+    def from_parts(cls, tensors: dict[str, np.ndarray], encoders: dict[str, BertEncoder]) -> "Finetuned":
+        "What was stored, from its arrays and encoders; whatever these were pooled with is in the arrays."
         part = lambda name: {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
-        return cls(Frozen.from_tensors(part("frozen")), tensors["tuned_queries"], Head(**part("network")), tensors["weights"])
+        return cls(Frozen.from_parts(part("frozen"), encoders), encoders["tuned"].replace(pooling=tensors["tuned_queries"]),
+                   Head(**part("network")), tensors["weights"])
 
 # %% ../nbs/10_finetuning.ipynb #da1717d2
 @contextlib.contextmanager
@@ -441,8 +444,7 @@ def _start(folder, train, seed, encoder, corpus, strategy):
 def _read_network(folder, start, layer):
     "What `Network.save` wrote: an encoder that pools with the tuned queries, and the head."
     tensors = load_file(folder / "head.safetensors")
-    queries, before = tensors.pop("queries"), start.encoder
-    return BertEncoder(Checkpoint(folder), before.max_seq_len, layer, queries, before.precision), Head(**tensors), queries
+    return start.encoder.replace(model=Checkpoint(folder), layer=layer, pooling=tensors.pop("queries")), Head(**tensors)
 
 # %% ../nbs/10_finetuning.ipynb #9579b9ed
 def _workers():
@@ -472,7 +474,7 @@ def _strategy():
 def _announce(start, texts, epochs):
     "Say what a training will take, from the time that a hundred texts take without one."
     some, like = texts[:100], start.encoder
-    encoder = BertEncoder(like.checkpoint, like.max_seq_len, precision=like.precision)
+    encoder = like.replace(layer=-2, pooling="mean")
     encoder.encode(some[:10])                                            # the first call compiles
     began = time.perf_counter()
     encoder.encode(some)
@@ -519,11 +521,10 @@ def fit_finetuned(
     return bundle, {"scores": scores, "Y": Y_valid, "tuned": logits[0], "frozen": logits[1]}
 
 # %% ../nbs/10_finetuning.ipynb #68fe7bbd
-def _weigh(start, tuned, head, queries, valid, Y):
+def _weigh(start, tuned, head, valid, Y):
     "The bundle of both encoders, and both logits of the validation rows, [n, labels]."
-    model, plots = Finetuned(start.head, queries, head, np.float32([.5, .5, 0])), list(valid["plot"])
-    blocks = [plots[i:i + 1024] for i in range(0, len(plots), 1024)]
-    logits = [model.parts(np.hstack([start.encoder.encode(block), tuned.encode(block)]), block) for block in blocks]
+    model, plots = Finetuned(start.head, tuned, head, np.float32([.5, .5, 0])), list(valid["plot"])
+    logits = [model.parts(plots[i:i + 1024]) for i in range(0, len(plots), 1024)]
     logits = [np.concatenate(x) for x in zip(*logits, strict=True)]
     model.weights = fit_stack(np.stack(logits, axis=-1), Y)
     probs = model.weigh(*logits)
@@ -532,7 +533,7 @@ def _weigh(start, tuned, head, queries, valid, Y):
     info = {"tuned": tuned.settings,
             "scores": rows | evaluate(valid.genres, probs, probs >= thresholds, start.classes_),
             "tradeoff": tradeoff(valid.genres, probs, thresholds, start.classes_)}
-    return Bundle(start.classes_, model, thresholds, start.encoder, {}, info, tuned=tuned), logits
+    return Bundle(start.classes_, model, thresholds, {}, info), logits
 
 # %% ../nbs/10_finetuning.ipynb #e07832ce
 def _tune(start, train, targets, valid, folder, seed, network, epochs, batch_size, settings, strategy, note):
@@ -543,7 +544,7 @@ def _tune(start, train, targets, valid, folder, seed, network, epochs, batch_siz
     topics, topics_valid = start.head.topics(texts), start.head.topics(plots)
 
     def score(folder):
-        tuned, head, _ = _read_network(folder, start, net.layer)
+        tuned, head = _read_network(folder, start, net.layer)
         return float(best_threshold(Y_valid, expit(head.logits(np.hstack([tuned.encode(plots), topics_valid]))))[1])
 
     with strategy.scope(), computing_in(start.encoder.precision):
@@ -555,5 +556,6 @@ def _tune(start, train, targets, valid, folder, seed, network, epochs, batch_siz
         return fit_network(net, training, tokens, topics, targets, score, folder, epochs, batch_size, seed, note), net.layer
 
 
-def _finetuned(films, part, seed, encoder=None, corpus="own"):
-    return fit_finetuned(films, part, seed, encoder, corpus)[0]
+@recipe("finetuned", "trains the encoder too, weighed with frozen; needs validation rows, an hour for 8,000 texts on two cores")
+def _finetuned(films, part, **settings):
+    return fit_finetuned(films, part, **settings)[0]

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['BUNDLE_FORMAT', 'HEADS', 'LICENCES', 'BUNDLE_JSON', 'ROWS_JSON', 'EPOCHS', 'Head', 'seeded', 'fit_heads', 'fit_head',
-           'apply_rules', 'Bundle', 'prediction', 'model_card', 'check_target', 'save_bundle', 'check_manifest',
-           'check_tensors', 'load_bundle', 'row_digests', 'describe_run', 'fit_article', 'fit_article_longer']
+           'apply_rules', 'decides', 'Article', 'Bundle', 'prediction', 'model_card', 'check_target', 'save_bundle',
+           'check_manifest', 'check_tensors', 'load_bundle', 'row_digests', 'describe_run', 'fit_article',
+           'fit_article_longer']
 
 # %% ../nbs/05_model.ipynb #d15227d0
 import contextlib
@@ -14,7 +15,6 @@ import hashlib
 import json
 import platform
 import random
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,8 +37,17 @@ from bert_genres.data import (
     normalize_text,
     parse_json,
     progress,
+    register_names,
+    registered,
 )
-from .embeddings import BertEncoder, Checkpoint, encode_cached, import_tensorflow, resolve_precision, write_tensors
+from bert_genres.embeddings import (
+    BertEncoder,
+    Checkpoint,
+    encode_cached,
+    import_tensorflow,
+    resolve_precision,
+    write_tensors,
+)
 from .evaluation import evaluate, tradeoff
 from .focal_loss import focal_loss
 
@@ -55,21 +64,14 @@ class Head:
         "float32 [n, d] to logits [n, labels]."
         return np.maximum(vectors @ self.kernel_1 + self.bias_1, 0) @ self.kernel_2 + self.bias_2
 
-    def predict_proba(self, vectors: np.ndarray, texts=None) -> np.ndarray:
-        "float32 [n, d] to probabilities [n, labels]; the texts themselves play no part here."
+    def predict_proba(self, vectors: np.ndarray) -> np.ndarray:
+        "float32 [n, d] to probabilities [n, labels]."
         return expit(self.logits(vectors))
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        "What a bundle stores; `from_tensors` is the way back."
-        return vars(self)
-
-    def shapes(self, vector="vector", hidden="hidden") -> dict[str, tuple]:
-        "The axes of each of `tensors`, as `check_tensors` takes them."
-        return {"kernel_1": (vector, hidden), "bias_1": (hidden,), "kernel_2": (hidden, "labels"), "bias_2": ("labels",)}
-
-    @classmethod
-    def from_tensors(cls, tensors):
-        return cls(**tensors)
+    @staticmethod
+    def shapes(d: int, hidden="hidden") -> dict[str, tuple]:
+        "The axes of each of its arrays, as `check_tensors` takes them."
+        return {"kernel_1": (d, hidden), "bias_1": (hidden,), "kernel_2": (hidden, "labels"), "bias_2": ("labels",)}
 
 # %% ../nbs/05_model.ipynb #be26a1a5
 @contextlib.contextmanager
@@ -164,9 +166,7 @@ def apply_rules(
     return out
 
 # %% ../nbs/05_model.ipynb #c812a37e
-BUNDLE_FORMAT = 3   # 1 knew only `Head`, 2 only one encoder
-HEADS = {"article": "bert_genres.model:Head", "frozen": "bert_genres.recipes:Frozen",     # what a bundle may decide with
-         "finetuned": "bert_genres.finetuning:Finetuned"}
+BUNDLE_FORMAT = 3   # 1 knew only the article's head, 2 only one encoder
 
 
 def _digest(text):
@@ -177,28 +177,70 @@ def _file_sha256(path):
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
+# %% ../nbs/05_model.ipynb #8e0190f2
+HEADS = {}     # name -> class, of what bundles decide with
+
+
+def decides(name: str):
+    "A decorator: bundles may decide with a class, and their files call it `name`."
+    def enter(cls):
+        HEADS[name], cls.name = cls, name
+        return cls
+    return enter
+
+
+@decides("article")
+@dataclasses.dataclass
+class Article:
+    "One vector a text, and a network on it."
+    encoder: BertEncoder
+    network: Head
+
+    def predict_proba(self, texts: list[str], read: list[str] | None = None) -> np.ndarray:
+        "Probabilities, float32 [n, labels], of texts; `read`: what the encoder reads of each, where that is less."
+        return self.network.predict_proba(self.encoder.encode(texts if read is None else read))
+
+    @property
+    def encoders(self) -> dict[str, BertEncoder]:
+        "The encoders that a bundle stores, by the names of their folders; `from_parts` is the way back."
+        return {"encoder": self.encoder}
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        "The arrays that a bundle stores."
+        return vars(self.network)
+
+    def shapes(self) -> dict[str, tuple]:
+        "The axes of each of `tensors`, as `check_tensors` takes them."
+        return Head.shapes(self.encoder.shape[0])
+
+    @classmethod
+    def from_parts(cls, tensors: dict[str, np.ndarray], encoders: dict[str, BertEncoder]) -> "Article":
+        "What was stored, from its arrays and encoders; whatever these were pooled with is in the arrays."
+        return cls(encoders["encoder"], Head(**tensors))
+
 # %% ../nbs/05_model.ipynb #4561af1d
 @dataclasses.dataclass
 class Bundle:
     "A trained model with all that prediction needs."
     classes_: list[str]      # labels, in the order of the columns
-    head: Head               # or another of `HEADS`: from vectors and texts to probabilities
+    head: Article            # or another of `HEADS`: from texts to probabilities
     threshold: float | np.ndarray    # a label is named where its probability is at least this; one, or one a label
-    encoder: BertEncoder
     rows: dict               # part -> {movie_id: digest of the plot, normalised}
     info: dict               # recipe, seed, corpus, checksum, versions
     rules: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2), dtype=int))
-    tuned: BertEncoder | None = None   # a second one, whose vectors stand beside the first one's
+
+    @property
+    def encoder(self) -> BertEncoder:
+        "The head's encoder, of several the one that was not trained."
+        return self.head.encoders["encoder"]
 
     def predict_proba(self, texts: list[str], read: list[str] | None = None) -> np.ndarray:
         "Probabilities, float32 [n, labels], of texts; `read`: what the encoders read of each, where that is less."
         check_list(texts)
         out = [np.zeros((0, len(self.classes_)), dtype=np.float32)]
         for start in range(0, len(texts), 1024):    # some at a time, for memory to stay flat
-            block = list(texts[start:start + 1024])
-            seen = block if read is None else list(read[start:start + 1024])
-            vectors = [encoder.encode(seen) for encoder in (self.encoder, self.tuned) if encoder]
-            out.append(self.head.predict_proba(np.hstack(vectors) if self.tuned else vectors[0], block))
+            block = slice(start, start + 1024)
+            out.append(self.head.predict_proba(list(texts[block]), read and list(read[block])))
         return np.concatenate(out)
 
     def decide(self, probs: np.ndarray, threshold: float | None = None, correct: bool = True) -> np.ndarray:
@@ -241,6 +283,7 @@ def model_card(bundle: Bundle) -> str:
     support = pd.Series(info.get("support", []), dtype=int)
     lines = [f"# {info['corpus']}: recipe {info['recipe']}", "",
              f"Names any of {len(bundle.classes_)} labels for a text; bert-genres {info['versions']['bert_genres']}.", "",
+             *([f"Recipe {info['recipe']}: {line}.", ""] if (line := register_names("recipe").get(info["recipe"])) else []),
              "## Data", "", f"Corpus {info['corpus']}, checksum {info['checksum'][:16]}, seed {info['seed']}. Rows: "
              + ", ".join(f"{n:,} {name}" for name, n in parts.items())
              + (", which train too." if "validation" in parts and info.get("n_train") == sum(parts.values()) else "."),
@@ -275,7 +318,7 @@ def save_bundle(bundle: Bundle, folder: str | Path, force: bool = False) -> Path
     folder = Path(folder)
     check_target(folder, force)
     with atomic_path(folder, replace_folder=True) as part:
-        encoders = {k: getattr(bundle, k) for k in ("encoder", "tuned") if getattr(bundle, k)}
+        encoders = bundle.head.encoders
         for name, encoder in encoders.items():
             (part / name).mkdir(parents=True)
             encoder.checkpoint.save(part / name)
@@ -283,9 +326,8 @@ def save_bundle(bundle: Bundle, folder: str | Path, force: bool = False) -> Path
         write_tensors(tensors, part / "head.safetensors")
         settings = {name: {k: encoder.settings[k] for k in ("max_seq_len", "layer", "pooling")}
                     for name, encoder in encoders.items()}
-        kind = next(k for k, v in HEADS.items() if v.endswith(f":{type(bundle.head).__name__}"))
         _write_json(part / "bundle.json", {"classes": bundle.classes_, "threshold": np.asarray(bundle.threshold).tolist(),
-                                           "head": kind, **settings, "info": bundle.info})
+                                           "head": bundle.head.name, **settings, "info": bundle.info})
         _write_json(part / "rows.json", bundle.rows)
         (part / "README.md").write_text(model_card(bundle), encoding="utf-8")
         files = {p.relative_to(part).as_posix(): _file_sha256(p) for p in sorted(part.rglob("*")) if p.is_file()}
@@ -336,7 +378,7 @@ _ENCODER = {"type": "object", "required": ["max_seq_len", "layer", "pooling"], "
 BUNDLE_JSON = {"type": "object", "required": ["classes", "threshold", "encoder", "info"], "properties": {
     "classes": {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"type": "string", "minLength": 1}},
     "threshold": {"anyOf": [{"type": "number"}, _NUMBERS]},
-    "head": {"enum": list(HEADS)}, "encoder": _ENCODER, "tuned": _ENCODER,
+    "head": {"enum": [*register_names("decides")]}, "encoder": _ENCODER, "tuned": _ENCODER,
     "info": {"type": "object", "required": ["recipe", "corpus", "checksum", "seed", "versions"], "properties": {
         "recipe": {"type": "string"}, "model": {"type": "string"}, "corpus": {"type": "string"}, "checksum": {"type": "string"},
         "seed": _SIZES, "n_train": _SIZES, "support": {"type": "array", "items": _SIZES},
@@ -375,12 +417,17 @@ def check_tensors(
             raise InputError(f"{name} holds NaN or an infinite number")
 
 # %% ../nbs/05_model.ipynb #0e226c6b
-def _read_encoder(folder, settings, head, precision):
-    if settings is None and folder.name == "tuned":
-        return None
-    if settings["pooling"].startswith("attention"):
-        settings["pooling"] = head.queries if folder.name == "encoder" else head.tuned_queries
-    return BertEncoder(Checkpoint(folder), precision=precision, **settings)
+def _read_head(folder, config, precision):
+    "The head and the rules of a bundle."
+    tensors, settings = load_file(folder / "head.safetensors"), {k: config[k] for k in ("encoder", "tuned") if k in config}
+    attends = {name: own["pooling"].startswith("attention") for name, own in settings.items()}      # by queries, a tensor
+    encoders = {name: BertEncoder(Checkpoint(folder / name), precision=precision,
+                                  **own | ({"pooling": "mean"} if attends[name] else {})) for name, own in settings.items()}
+    rules, cls = tensors.pop("rules"), registered(HEADS, "decides", config.get("head", "article"))
+    head = cls.from_parts(tensors, encoders)
+    if attends != {name: encoder.queries is not None for name, encoder in head.encoders.items()}:
+        raise InputError(f"its encoders' poolings are not those of head {cls.name}")
+    return head, rules
 
 
 def _check_sense(bundle):
@@ -394,9 +441,7 @@ def _check_sense(bundle):
         raise InputError(f"support has {len(bundle.info['support'])} numbers for {n} labels")
     if missing := set(bundle.classes_) - set(bundle.info.get("estimator", {}).get("classes", bundle.classes_)):
         raise InputError(f"the estimator's classes lack {min(missing)!r}")
-    unit = bundle.encoder.checkpoint.config["hidden_size"]
-    sizes = {"labels": n, "unit": unit, "vector": bundle.encoder.shape[0], "states": unit * len(bundle.encoder._layers)}
-    check_tensors(bundle.head.tensors(), bundle.head.shapes(), sizes)
+    check_tensors(bundle.head.tensors(), bundle.head.shapes(), {"labels": n})
 
 
 def load_bundle(folder: str | Path, precision: str = "auto") -> Bundle:
@@ -408,12 +453,8 @@ def load_bundle(folder: str | Path, precision: str = "auto") -> Bundle:
     check_manifest(folder)
     config, rows = _read_checked(folder / "bundle.json", BUNDLE_JSON), _read_checked(folder / "rows.json", ROWS_JSON)
     try:
-        tensors = load_file(folder / "head.safetensors")
-        rules = tensors.pop("rules")
-        module, name = HEADS[config.get("head", "article")].split(":")
-        head = getattr(import_module(module), name).from_tensors(tensors)
-        encoder, tuned = (_read_encoder(folder / k, config.get(k), head, precision) for k in ("encoder", "tuned"))
-        bundle = Bundle(config["classes"], head, np.array(config["threshold"]), encoder, rows, config["info"], rules, tuned)
+        head, rules = _read_head(folder, config, precision)
+        bundle = Bundle(config["classes"], head, np.array(config["threshold"]), rows, config["info"], rules)
         _check_sense(bundle)
     except InputError as e:
         raise InputError(f"{folder}: {str(e).removeprefix(f'{folder}: ')}") from e
@@ -464,7 +505,7 @@ def _fit_article(films, part, seed, encoder, corpus, rules, epochs, settings):
     rules, bundles = [rules(Y[train])] if rules else [], []
     for n, head in heads.items():
         info = describe_run("article", films, corpus, seed, encoder, Y[train]) | {"settings": settings | {"epochs": n}}
-        bundle = Bundle(classes, head, 0.20, encoder, row_digests(films, part), info, *rules)
+        bundle = Bundle(classes, Article(encoder, head), 0.20, row_digests(films, part), info, *rules)
         if watched.any():
             probs = head.predict_proba(V[watched])
             scores = evaluate(films.genres[watched], probs, bundle.decide(probs), classes)

@@ -6,7 +6,7 @@
 __all__ = ['TOPICS', 'KERNEL_ROWS', 'FOLDS', 'POWERS', 'FEWEST', 'LAYERS', 'RECIPES', 'BEST', 'fit_words', 'fit_topics', 'Kernel',
            'gaussian', 'left_out_errors', 'fit_kernel', 'Attention', 'batches', 'fit_attention', 'Names', 'fit_names',
            'stack_features', 'fit_stack', 'Frozen', 'decide_across', 'choose_thresholds', 'token_states',
-           'fit_networks', 'fit_frozen', 'recipe_name', 'fit_recipe', 'TextClassifier']
+           'fit_networks', 'fit_frozen', 'recipe', 'recipe_name', 'fit_recipe', 'TextClassifier']
 
 # %% ../nbs/07_recipes.ipynb #abb733aa
 import contextlib
@@ -16,7 +16,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +42,8 @@ from bert_genres.data import (
     near_duplicates,
     parse_json,
     progress,
+    register_names,
+    registered,
     split_all_rows,
     stratify,
     text_error,
@@ -52,6 +53,7 @@ from .evaluation import evaluate, f1_scores, paired_difference, tradeoff
 from bert_genres.model import (
     Bundle,
     Head,
+    decides,
     describe_run,
     fit_article,
     fit_article_longer,
@@ -316,13 +318,14 @@ def fit_stack(features: np.ndarray, Y: np.ndarray) -> np.ndarray:   # float [n, 
     return np.append(model.coef_[0], model.intercept_).astype(np.float32)
 
 # %% ../nbs/07_recipes.ipynb #92802562
+@decides("frozen")
 @dataclasses.dataclass
 class Frozen:
     "Recipe `frozen`: attention networks, a kernel machine and the labels' names, weighed by one logistic regression."
+    encoder: BertEncoder     # pools by `queries`
     terms: list[str]         # words and pairs of words
     idf: np.ndarray          # float32 [terms]
     axes: np.ndarray         # float16 [terms, topics]
-    queries: np.ndarray      # float32 [1 + networks x heads, layers x d]: zeros, then each network's, zero but in its layer
     networks: list[Head]     # as many for each layer but the first
     kernel: Kernel           # on the means of all layers but the first
     names: Names             # in the first layer
@@ -330,6 +333,7 @@ class Frozen:
     films: list[str] = dataclasses.field(default_factory=list)   # the landmarks' titles; older bundles have none
 
     def __post_init__(self):
+        self.queries = self.encoder.queries      # float32 [1 + networks x heads, layers x d]: zeros, then each network's
         self.words = _words(vocabulary=self.terms)
         self.words.idf_ = self.idf.astype(np.float64)
 
@@ -353,39 +357,46 @@ class Frozen:
         "The three parts to probabilities, [n, labels]."
         return expit(stack_features(net, score, name, self.kernel.prior) @ self.stack[:-1] + self.stack[-1])
 
-    def predict_proba(self, vectors: np.ndarray, texts: list[str]) -> np.ndarray:
-        "float32 [n, queries x layers x d] and n texts to probabilities [n, labels]."
-        return self.weigh(*self.parts(vectors, texts))
+    def predict_proba(self, texts: list[str], read: list[str] | None = None) -> np.ndarray:
+        "Probabilities, float32 [n, labels], of texts; `read`: what the encoder reads of each, where that is less."
+        return self.weigh(*self.parts(self.encoder.encode(texts if read is None else read), texts))
+
+    @property
+    def encoders(self) -> dict[str, BertEncoder]:
+        "The encoders that a bundle stores, by the names of their folders; `from_parts` is the way back."
+        return {"encoder": self.encoder}
 
     def tensors(self) -> dict[str, np.ndarray]:
-        "What a bundle stores; `from_tensors` is the way back."
+        "The arrays that a bundle stores."
         out = {"terms": np.frombuffer("\n".join(self.terms).encode(), dtype=np.uint8), "idf": self.idf, "axes": self.axes,
                "films": np.frombuffer(json.dumps(self.films).encode(), dtype=np.uint8), "queries": self.queries,
                "stack": self.stack}
         for part in ("kernel", "names"):
             out |= {f"{part}.{k}": v for k, v in vars(getattr(self, part)).items()}
         return out | {f"network{i}.{k}": v.astype(np.float16) for i, h in enumerate(self.networks)
-                      for k, v in h.tensors().items()}
+                      for k, v in vars(h).items()}
 
     def shapes(self) -> dict[str, tuple]:
         "The axes of each of `tensors`, as `check_tensors` takes them. InputError for titles that are no titles of the landmarks."
-        terms, m, unit, width = len(self.terms), max(len(self.networks), 1), self.names.vectors.shape[1], self.queries.shape[1]
-        heads = (len(self.queries) - 1) // m
+        terms, m, unit = len(self.terms), max(len(self.networks), 1), self.encoder.checkpoint.config["hidden_size"]
+        heads, width = (len(self.queries) - 1) // m, unit * len(self.encoder.layers)
         if self.films and (len(self.films) != len(self.kernel.dual) or not all(isinstance(x, str) for x in self.films)):
             raise InputError(f"its films are no titles of {len(self.kernel.dual)} landmarks")
         kernel = {"word_weights": (terms, "labels"), "center": (width - unit,), "scale": (width - unit,),
                   "landmarks": ("landmarks", width - unit), "dual": ("landmarks", "labels"), "prior": ("labels",)}
-        names = {"vectors": ("labels", "unit"), "mean": ("labels",), "spread": ("labels",)}
+        names = {"vectors": ("labels", unit), "mean": ("labels",), "spread": ("labels",)}
         read = (1 + heads) * unit + self.axes.shape[1]                      # by a network
-        return {"idf": (terms,), "axes": (terms, "topics"), "queries": (1 + m * heads, "states"), "stack": (7,)} | {
+        return {"idf": (terms,), "axes": (terms, "topics"), "queries": (1 + m * heads, width), "stack": (7,)} | {
             f"{part}.{k}": shape for part, shapes in [("kernel", kernel), ("names", names)] for k, shape in shapes.items()} | {
-            f"network{i}.{k}": shape for i, h in enumerate(self.networks or [None]) for k, shape in Head.shapes(h, read).items()}
+            f"network{i}.{k}": shape for i in range(m) for k, shape in Head.shapes(read).items()}
 
     @classmethod
-    def from_tensors(cls, tensors):
+    def from_parts(cls, tensors: dict[str, np.ndarray], encoders: dict[str, BertEncoder]) -> "Frozen":
+        "What was stored, from its arrays and encoders; whatever these were pooled with is in the arrays."
         part = lambda name: {k.split(".")[1]: v for k, v in tensors.items() if k.split(".")[0] == name}
         n = sum(k.endswith(".kernel_1") for k in tensors)
-        return cls(tensors["terms"].tobytes().decode().split("\n"), tensors["idf"], tensors["axes"], tensors["queries"],
+        return cls(encoders["encoder"].replace(pooling=tensors["queries"]),
+                   tensors["terms"].tobytes().decode().split("\n"), tensors["idf"], tensors["axes"],
                    [Head(**{k: v.astype(np.float32) for k, v in part(f"network{i}").items()}) for i in range(n)],
                    Kernel(**part("kernel")), Names(**part("names")), tensors["stack"],
                    parse_json(tensors["films"].tobytes().decode()) if "films" in tensors else [])
@@ -431,7 +442,7 @@ def choose_thresholds(
 @contextlib.contextmanager
 def token_states(encoder: BertEncoder, texts: list[str]):   # yields float16 [n, max_seq_len, d], and int [n]: tokens of each text
     "The encoder's states of every token, zero beyond a text's end, in a temporary file. OSError where the disk is too full."
-    tokens = BertEncoder(encoder.checkpoint, encoder.max_seq_len, encoder.layer, "none", encoder.precision)
+    tokens = encoder.replace(pooling="none")
     folder = cache_dir()
     lengths = np.array([len(e.ids) for e in tokens.tokenizer.encode_batch(texts)])
     folder.mkdir(parents=True, exist_ok=True)
@@ -450,7 +461,7 @@ LAYERS = (-1, -2, -4)   # the first layer for the names of labels; each other on
 def _reading(encoder, pooling="mean"):
     "The encoder with `LAYERS`, or the first one for a layer that lies before it."
     layers = tuple(max(n, -encoder.checkpoint.config["num_hidden_layers"]) for n in LAYERS)
-    return BertEncoder(encoder.checkpoint, encoder.max_seq_len, layers, pooling, encoder.precision)
+    return encoder.replace(layer=layers, pooling=pooling)
 
 
 def _inputs(states, lengths, topics, rows, queries):
@@ -518,11 +529,11 @@ def fit_frozen(
     stack = fit_stack(stack_features(net, score, name, kernel.prior), Y)
     terms, idf = list(words.get_feature_names_out()), words.idf_.astype(np.float32)
     titles = (train.title.where(train.title != "", train.movie_id)).iloc[kernel.rows].tolist()
-    model = Frozen(terms, idf, axes, queries, heads, kernel, names, stack, titles)
+    attending = _reading(encoder, queries)
+    model = Frozen(attending, terms, idf, axes, heads, kernel, names, stack, titles)
     probs = model.weigh(net, score, name)
     thresholds, power = choose_thresholds(Y, probs, kernel.prior, stratify(train, [1 / FOLDS] * FOLDS, seed))
-    attending = _reading(encoder, queries)
-    bundle = Bundle(classes, model, thresholds, attending, row_digests(films, part),
+    bundle = Bundle(classes, model, thresholds, row_digests(films, part),
                     describe_run("frozen", films, corpus, seed, attending, Y))
     bundle.info["scores"] = {"rows": "training rows, each judged by models that had not seen it"} | evaluate(
         train.genres, probs, probs >= thresholds, classes)
@@ -530,33 +541,45 @@ def fit_frozen(
     return bundle, {"Y": Y, "probs": probs, "net": net, "kernel": score, "name": name, "prior": kernel.prior, "power": power}
 
 # %% ../nbs/07_recipes.ipynb #b5e7f763
-def _article(films, part, seed, encoder=None, corpus="own"):
-    return fit_article(films, part, seed, encoder, corpus, article_rules)[0]
+RECIPES, BEST = {}, "frozen"     # name -> function
 
 
-def _article_longer(films, part, seed, encoder=None, corpus="own"):
-    return fit_article_longer(films, part, seed, encoder, corpus, article_rules)
+def recipe(
+    name: str,     # what the command and the estimator call it; it is never given to another recipe
+    line: str,     # of help
+):
+    "A decorator for a recipe: a function of what `fit_recipe` takes after the name, that returns a bundle."
+    def enter(fit):
+        RECIPES[name] = fit
+        return fit
+    return enter
 
 
-def _frozen(films, part, seed, encoder=None, corpus="own"):
-    return fit_frozen(films, part, seed, encoder, corpus)[0]
+@recipe("article", "the article's to the letter: 100 epochs, threshold 0.20, its rules")
+def _article(films, part, **settings):
+    return fit_article(films, part, rules=article_rules, **settings)[0]
 
 
-RECIPES = {"article": "bert_genres.recipes:_article", "article-longer": "bert_genres.recipes:_article_longer",
-           "frozen": "bert_genres.recipes:_frozen", "finetuned": "bert_genres.finetuning:_finetuned"}
-BEST = "frozen"
+@recipe("article-longer", "the article's, with as many epochs as validation rows choose")
+def _article_longer(films, part, **settings):
+    return fit_article_longer(films, part, rules=article_rules, **settings)
+
+
+@recipe("frozen", "attention on frozen states, words and the labels' names, weighed; needs no validation rows")
+def _frozen(films, part, **settings):
+    return fit_frozen(films, part, **settings)[0]
 
 
 def recipe_name(name: str) -> str:
     "A recipe's own name, for a name or `best`; InputError where there is none."
-    name = BEST if name == "best" else name
-    if name not in RECIPES:
-        raise InputError(f"unknown recipe {name!r}: {', '.join(RECIPES)}, or best (now {BEST})")
+    name, names = BEST if name == "best" else name, register_names("recipe")
+    if name not in names:
+        raise InputError(f"unknown recipe {name!r}: {', '.join(names)}, or best (now {BEST})")
     return name
 
 
 def fit_recipe(
-    name: str,                           # of `RECIPES`
+    name: str,                           # of a recipe
     films: pd.DataFrame,
     part: np.ndarray,                    # str [films]: train, validation, test
     seed: int = 0,
@@ -564,15 +587,14 @@ def fit_recipe(
     corpus: str = "own",                 # its name, for the record
 ) -> Bundle:
     "Train by a recipe."
-    module, function = RECIPES[name].split(":")
-    return getattr(import_module(module), function)(films, part, seed, encoder, corpus)
+    return registered(RECIPES, "recipe", name)(films, part, seed=seed, encoder=encoder, corpus=corpus)
 
 # %% ../nbs/07_recipes.ipynb #e7b362c3
 class TextClassifier(BaseEstimator):
     "Texts to sets of labels, as a scikit-learn classifier around a recipe."
     def __init__(
         self,
-        recipe: str = "best",          # a key of `RECIPES`, or best
+        recipe: str = "best",          # a recipe's name, or best
         model: str = MINILM,           # the encoder: a name, a hub id or a folder
         max_seq_len: int = 256,        # tokens of a text that the encoder reads
         random_state=0,                # a seed from 0 to 2**32 - 1, a NumPy RandomState, or None for another one each time

@@ -28,7 +28,7 @@ from test_encoder import CONFIG, VOCAB
 from bert_genres import embeddings
 from bert_genres.data import InputError
 from bert_genres.embeddings import BertEncoder, VectorCache, encode_cached, vector_key, write_npy
-from bert_genres.model import Bundle, Head
+from bert_genres.model import Article, Bundle, Head
 
 WINDOW = 64
 SETTINGS = ("--max-seq-len", 32, "--precision", "fp32")
@@ -170,7 +170,8 @@ def test_unpooled_vectors_and_the_texts_of_users_are_not_kept(encoder, model):
     unpooled.window = 3
     texts = some_texts(10)
     assert same(encode_cached(unpooled, texts), unpooled.encode(texts))
-    bundle = Bundle(["a"], Head(np.ones((24, 2), np.float32), np.zeros(2), np.ones((2, 1)), np.zeros(1)), .5, encoder, {}, {})
+    head = Head(np.ones((24, 2), np.float32), np.zeros(2), np.ones((2, 1)), np.zeros(1))
+    bundle = Bundle(["a"], Article(encoder, head), .5, {}, {})
     bundle.predict(texts)
     assert n_kept() == 0
 

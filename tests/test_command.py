@@ -18,7 +18,7 @@ import pytest
 from conftest import one_line, small_disk
 
 from bert_genres import data
-from bert_genres.data import SAMPLE, load_corpus, split_corpus
+from bert_genres.data import SAMPLE, load_corpus, register_names, split_corpus
 from bert_genres.embeddings import BertEncoder
 from bert_genres.model import load_bundle
 from bert_genres.recipes import BEST
@@ -51,7 +51,8 @@ def test_version_and_help(run_process):
 
     assert run_process("--version").stdout.decode().split() == ["bert-genres", bert_genres.__version__]
     assert b"--no-correction" in run_process("predict", "--help").stdout
-    assert f"(now {BEST})" in " ".join(run_process("train", "--help").stdout.decode().split())
+    said = " ".join(run_process("train", "--help").stdout.decode().split())
+    assert f"(now {BEST})" in said and all(f"{name}: {line}" in said for name, line in register_names("recipe").items())
 
 
 def test_predict_gives_the_bundle_s_decisions_in_order(run_process, bundle_dir, sample, texts):

@@ -69,14 +69,12 @@ def test_company_order_and_storage_change_nothing(fitted, films, part, tmp_path)
 
 class Forged(Frozen):
     "A head that is stored as tensors say."
-    def __init__(self, tensors):
-        self.stored = tensors
+    def __init__(self, encoder, tensors):
+        self.encoder, self.stored = encoder, tensors
 
     def tensors(self):
         return self.stored
 
-
-Forged.__name__ = "Frozen"
 
 FAULTS = {
     "a word twice": (lambda t: t | {"terms": text("\n".join(["ghost"] * len(t["idf"])))}, "Duplicate term"),
@@ -106,7 +104,7 @@ def text(value):
 @pytest.mark.parametrize("change, says", FAULTS.values(), ids=FAULTS)
 def test_a_bundle_that_makes_no_sense(change, says, fitted, tmp_path):
     tensors = change(fitted[0].head.tensors())
-    folder = save_bundle(dataclasses.replace(fitted[0], head=Forged(tensors)), tmp_path / "frozen")
+    folder = save_bundle(dataclasses.replace(fitted[0], head=Forged(fitted[0].encoder, tensors)), tmp_path / "frozen")
     with pytest.raises(InputError, match=re.escape(says)) as error:
         load_bundle(folder, precision="fp32")
     assert "\n" not in str(error.value)
