@@ -20,6 +20,13 @@ ROOT = Path(__file__).resolve().parent.parent
 ARCHIVE = ROOT.parent / "shared" / "corpus" / "MovieSummaries.tar.gz"
 
 
+def pytest_collection_modifyitems(items):
+    "The files that take longest begin first, so that at the end no process works alone."
+    longest = ["test_finetuning", "test_command", "test_scaling", "test_experiments", "test_estimator"]
+    place = {name: k for k, name in enumerate(longest)}
+    items.sort(key=lambda item: place.get(item.module.__name__.rpartition(".")[2], len(longest)))
+
+
 @pytest.fixture(scope="session")
 def archive():
     "A large corpus in CMU's format, beside the repository where there is one."

@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from conftest import one_line
 from safetensors.numpy import load_file, save_file
 
 from bert_genres.data import InputError
-from bert_genres.model import load_bundle
+from bert_genres.model import load_bundle, save_bundle
 
 
 def forge(bundle, copy, name, change):
@@ -130,3 +131,16 @@ def test_the_file_is_named(bundle_dir, tmp_path):
     copy = forge(bundle_dir, tmp_path / "b", "bundle.json", put(info={}))
     with pytest.raises(InputError, match=r"b/bundle.json: info must contain"):
         load_bundle(copy)
+
+
+OLD = Path(__file__).parent / "bundles"    # tiny ones of random words, as this and earlier versions wrote them
+WANT = json.loads((OLD / "want.json").read_text())
+
+
+@pytest.mark.parametrize("name", WANT["probabilities"])
+def test_bundles_of_every_format_decide_as_when_they_were_written(name, tmp_path):
+    bundle, want = load_bundle(OLD / name, precision="fp32"), np.array(WANT["probabilities"][name])
+    np.testing.assert_allclose(bundle.predict_proba(WANT["texts"]), want, atol=1e-4)
+    again = load_bundle(save_bundle(bundle, tmp_path / "again"), precision="fp32")
+    np.testing.assert_allclose(again.predict_proba(WANT["texts"]), want, atol=1e-4)
+    assert len(bundle.rows["train"]) == 48
