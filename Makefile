@@ -1,4 +1,4 @@
-# make reproduce    runs the notebooks on CORPUS, two at a time, and prints the ladder
+# make reproduce    runs the course on CORPUS, two notebooks at a time, and prints the ladder
 # make test         runs every check
 # Each sets itself up first: Python 3.11 to 3.13, make and a package registry are all it needs.
 CORPUS ?= sample
@@ -17,7 +17,7 @@ reproduce: setup
 
 # The notebooks hold checks of their own, so running them is the first half of the tests.
 test: setup .venv/.browser
-	@$(BIN)/python scripts/reproduce.py sample
+	@$(BIN)/python scripts/reproduce.py sample --all
 	@$(BIN)/ruff check nbs tests scripts benchmarks setup.py
 	@$(BIN)/ruff check --select F bert_genres
 	@$(BIN)/pytest
@@ -68,7 +68,7 @@ screenshot: setup .venv/.browser
 # Scores every baseline and recipe on the test rows of CORPUS, and what was tried on its validation rows, into results/.
 record: setup
 	@$(BIN)/python scripts/reproduce.py "$(CORPUS)" --record
-	@for recipe in $$($(BIN)/python -c 'from bert_genres.data import register_names; print(*register_names("recipe"))'); do \
+	@for recipe in $$($(BIN)/python -c 'from bert_genres.files import register_names; print(*register_names("recipe"))'); do \
 	  $(BIN)/bert-genres train "$(CORPUS)" --recipe $$recipe --record --force --out reports/recorded/$$recipe || exit; done
 	@$(BIN)/python benchmarks/corpus.py "$(CORPUS)"
 	@$(BIN)/python benchmarks/ablation.py "$(CORPUS)"

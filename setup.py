@@ -8,7 +8,8 @@ here = Path(__file__).parent
 config = ConfigParser(delimiters=["="], inline_comment_prefixes=None)
 config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
-extras = {name: cfg[f"{name}_requirements"].split() for name in ["train", "parquet", "plots", "experiments", "app", "ray"]}
+names = ["train", "finetune", "parquet", "plots", "experiments", "app", "ray"]
+extras = {name: cfg[f"{name}_requirements"].split() for name in names}
 readme = here / "README.md"
 
 setup(

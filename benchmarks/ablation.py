@@ -13,21 +13,13 @@ from scipy.special import expit
 
 from bert_genres import recipes
 from bert_genres.baselines import BASELINES, best_threshold
-from bert_genres.data import (
-    InputError,
-    binarize,
-    code_digest,
-    corpus_checksum,
-    corpus_name,
-    label_names,
-    load_corpus,
-    near_duplicates,
-    split_corpus,
-    stratify,
-)
-from bert_genres.embeddings import BertEncoder, import_tensorflow
+from bert_genres.data import binarize, corpus_checksum, corpus_name, label_names, load_corpus, split_corpus, stratify
+from bert_genres.embeddings import BertEncoder
 from bert_genres.evaluation import average_precision, calibration_error, f1_scores, paired_difference
+from bert_genres.files import InputError, code_digest
 from bert_genres.results import hardware, write_metrics
+from bert_genres.runtimes import import_tensorflow
+from bert_genres.splits import near_duplicates
 
 SEEDS, FULL = (0, 1, 2), "all, one threshold"
 

@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 from statistics import median
 
-from bert_genres.data import cache_dir, corpus_name, load_corpus
-from bert_genres.embeddings import BertEncoder, encode_cached
+from bert_genres.data import corpus_name, load_corpus
+from bert_genres.embeddings import BertEncoder
+from bert_genres.files import cache_dir
 from bert_genres.results import hardware, write_metrics
+from bert_genres.vectors import encode_cached
 
 ROOT = Path(__file__).resolve().parent.parent
 ROUNDS, PLOTS, READ, STREAM = 5, 1024, 10_000, 1_000_000

@@ -7,18 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bert_genres.data import (
-    SAMPLE,
-    binarize,
-    corpus_checksum,
-    corpus_name,
-    label_names,
-    load_corpus,
-    near_duplicates,
-    read_metadata,
-    split_corpus,
-)
+from bert_genres.data import SAMPLE, binarize, corpus_checksum, corpus_name, label_names, load_corpus, read_metadata, split_corpus
 from bert_genres.results import write_metrics
+from bert_genres.splits import near_duplicates
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -16,10 +16,7 @@ from bert_genres.baselines import best_threshold
 from bert_genres.cooccurrence import LabelRules, article_rules, close_rules, implications, propose_merges
 from bert_genres.data import (
     SAMPLE,
-    InputError,
-    atomic_path,
     binarize,
-    code_digest,
     corpus_checksum,
     corpus_name,
     label_names,
@@ -30,10 +27,12 @@ from bert_genres.data import (
     stratify,
 )
 from bert_genres.data import _read_archive as read_archive
-from bert_genres.embeddings import BertEncoder, encode_cached
+from bert_genres.embeddings import BertEncoder
 from bert_genres.evaluation import f1_scores, paired_difference, support_groups
+from bert_genres.files import InputError, atomic_path, code_digest
 from bert_genres.model import apply_rules, fit_head, load_bundle
 from bert_genres.results import hardware, write_metrics
+from bert_genres.vectors import encode_cached
 
 SEEDS = (0, 1, 2)
 GLOBAL, OWN = "one threshold", "thresholds per genre"

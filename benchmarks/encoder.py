@@ -13,8 +13,9 @@ from statistics import median
 
 import numpy as np
 
+from bert_genres.checkpoints import MINILM, Checkpoint
 from bert_genres.data import corpus_name, load_corpus
-from bert_genres.embeddings import MINILM, Checkpoint, wordpiece
+from bert_genres.embeddings import wordpiece
 from bert_genres.results import hardware, write_metrics
 
 HERE = Path(__file__).resolve().parent

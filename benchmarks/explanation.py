@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_genres.data import InputError, corpus_checksum, corpus_name, load_corpus, split_corpus
+from bert_genres.data import corpus_checksum, corpus_name, load_corpus, split_corpus
 from bert_genres.evaluation import interval, resample
 from bert_genres.explanation import deletion_test, split_sentences
+from bert_genres.files import InputError
 from bert_genres.model import load_bundle
 from bert_genres.results import hardware, write_metrics
 

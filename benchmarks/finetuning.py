@@ -14,9 +14,10 @@ import numpy as np
 from scipy.special import expit
 
 from bert_genres.baselines import BASELINES
-from bert_genres.data import InputError, binarize, corpus_checksum, corpus_name, load_corpus, split_all_rows, split_corpus
+from bert_genres.data import binarize, corpus_checksum, corpus_name, load_corpus, split_all_rows, split_corpus
 from bert_genres.evaluation import f1_scores, paired_difference
 from bert_genres.experiments import decide_crosswise
+from bert_genres.files import InputError
 from bert_genres.finetuning import fit_finetuned
 from bert_genres.recipes import fit_frozen, fit_stack
 from bert_genres.results import hardware, write_metrics

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_genres.data import InputError, binarize, corpus_checksum, corpus_name, load_corpus, split_corpus
+from bert_genres.data import binarize, corpus_checksum, corpus_name, load_corpus, split_corpus
 from bert_genres.evaluation import paired_difference
+from bert_genres.files import InputError
 from bert_genres.model import load_bundle
 from bert_genres.results import hardware, write_metrics
 

@@ -18,9 +18,10 @@ from statistics import median
 from pyarrow import Table, dataset, parquet
 from ray.cluster_utils import Cluster
 
-from bert_genres.data import load_corpus, read_texts
+from bert_genres.data import load_corpus
 from bert_genres.model import load_bundle
 from bert_genres.results import hardware, write_metrics
+from bert_genres.tables import read_texts
 
 FEW, MANY, ROUNDS, STORE = 2048, 10_000, 3, 80_000_000
 COMMAND = Path(sys.executable).with_name("bert-genres")

@@ -8,7 +8,7 @@ __all__ = ['focal_loss', 'true_probability', 'focal_probability']
 # %% ../nbs/04_focal_loss.ipynb #2c613d3e
 import numpy as np
 
-from .embeddings import import_tensorflow
+from .runtimes import import_tensorflow
 
 # %% ../nbs/04_focal_loss.ipynb #5532eefe
 def focal_loss(y, logits, gamma: float = 2.0, alpha: float = 0.10):   # tensors [n, labels], y of 0 and 1; to a tensor [n]

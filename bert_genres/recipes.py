@@ -15,6 +15,7 @@ import errno
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,24 +33,13 @@ from sklearn.utils import ClassifierTags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .baselines import best_threshold
+from .checkpoints import MINILM
 from .cooccurrence import article_rules
-from bert_genres.data import (
-    InputError,
-    binarize,
-    cache_dir,
-    check_list,
-    label_names,
-    near_duplicates,
-    parse_json,
-    progress,
-    register_names,
-    registered,
-    split_all_rows,
-    stratify,
-    text_error,
-)
-from .embeddings import MINILM, BertEncoder, import_tensorflow, pool
+from .data import binarize, label_names, split_all_rows, stratify
+from .embeddings import BertEncoder, pool
 from .evaluation import evaluate, f1_scores, paired_difference, tradeoff
+from .files import InputError, cache_dir, parse_json, progress, register_names, registered
+from .labels import parse_labels
 from bert_genres.model import (
     Bundle,
     Head,
@@ -62,6 +52,9 @@ from bert_genres.model import (
     save_bundle,
     seeded,
 )
+from .runtimes import import_tensorflow
+from .splits import near_duplicates
+from .tables import check_list, text_error
 
 # %% ../nbs/07_recipes.ipynb #03bc9548
 TOPICS = 300
@@ -557,7 +550,7 @@ def recipe(
 
 @recipe("article", "the article's to the letter: 100 epochs, threshold 0.20, its rules")
 def _article(films, part, **settings):
-    return fit_article(films, part, rules=article_rules, **settings)[0]
+    return fit_article(films, part, rules=article_rules, watch=False, **settings)[0]
 
 
 @recipe("article-longer", "the article's, with as many epochs as validation rows choose")
@@ -609,27 +602,32 @@ class TextClassifier(BaseEstimator):
         """`frozen` trains on all rows, and chooses by scores of rows held out in turn; the others train on nine rows of ten, and
         watch or choose on the rest. InputError for bad input."""
         recipe, texts = recipe_name(self.recipe), _texts(texts)
-        self.classes_, labels, self.indicator_ = _label_lists(Y)
+        classes, labels, self.indicator_ = _label_lists(Y)
         if len(labels) != len(texts):
             raise InputError(f"{len(texts)} texts, but labels for {len(labels)}")
+        if empty := [i for i, text in enumerate(texts) if not text.strip()]:
+            raise InputError(f"text {empty[0]}: empty")
+        if not any(labels):
+            raise InputError(f"none of {len(texts)} texts has a label: there is nothing to learn")
+        self.classes_ = np.array(classes, dtype=object)
         films = pd.DataFrame({"movie_id": [f"row {i}" for i in range(1, len(texts) + 1)], "title": "", "year": "", "plot": texts,
                               "genres": labels})
         films["group"], seed = near_duplicates(films), _seed(self.random_state)
+        films.attrs["columns"] = ("text", "labels")
         encoder = BertEncoder(self.model, self.max_seq_len)
         self.bundle_ = fit_recipe(recipe, films, split_all_rows(films, seed), seed, encoder)
-        self.bundle_.info["estimator"] = {"classes": self.classes_, "indicator": self.indicator_}
+        self.bundle_.info["estimator"] = {"classes": classes, "indicator": self.indicator_}
         return self
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         "float32 [n, labels], columns as in `classes_`; 0 for a label that no training row has."
         check_is_fitted(self)
-        return self._spread(self.bundle_.predict_proba(_texts(texts)))
+        return self._spread(self._probabilities(texts))
 
     def predict(self, texts: Sequence[str]) -> np.ndarray | list[list[str]]:
         "An indicator matrix, int [n, labels], or lists of labels, likeliest first: whichever `fit` was given."
         check_is_fitted(self)
-        probs = self.bundle_.predict_proba(_texts(texts))
-        named = self.bundle_.decide(probs)
+        named = self.bundle_.decide(probs := self._probabilities(texts))
         return self._spread(named).astype(int) if self.indicator_ else self.bundle_.names(probs, named)
 
     def score(self, texts: Sequence[str], Y: ArrayLike | Sequence[Sequence[str]]) -> float:
@@ -643,10 +641,10 @@ class TextClassifier(BaseEstimator):
             if len(names) != len(self.classes_):
                 raise InputError(f"an indicator matrix of {len(names)} columns, but {len(self.classes_)} were fitted")
             labels = [[self.classes_[int(j)] for j in row] for row in labels]
-        elif names and not set(names) & set(self.classes_):
+        elif names and not {*names} & {*self.classes_}:
             raise InputError(f"none of these labels was fitted: {', '.join(names[:5])}")
         truth, unknown = binarize(labels, self.bundle_.classes_)
-        named = self.bundle_.predict(texts)
+        named = self.bundle_.decide(self._probabilities(texts))
         return f1_scores(truth, named, missed=np.array([len(u) for u in unknown]))["micro_f1"]
 
     def save(self, folder: str | Path, force: bool = False) -> Path:
@@ -660,8 +658,14 @@ class TextClassifier(BaseEstimator):
         bundle = load_bundle(folder)
         self = cls(bundle.info["recipe"], bundle.info.get("model", MINILM), bundle.encoder.max_seq_len, bundle.info["seed"])
         kept = bundle.info.get("estimator", {"classes": bundle.classes_, "indicator": False})
-        self.bundle_, self.classes_, self.indicator_ = bundle, kept["classes"], kept["indicator"]
+        self.bundle_, self.classes_, self.indicator_ = bundle, np.array(kept["classes"], dtype=object), kept["indicator"]
         return self
+
+    def _probabilities(self, texts):
+        texts = _texts(texts)
+        if any(not text.strip() for text in texts):
+            warnings.warn("empty texts get the probabilities of a text without words", stacklevel=3)
+        return self.bundle_.predict_proba(texts)
 
     def _spread(self, values):
         "Columns of the bundle's labels to columns of `classes_`."
@@ -690,10 +694,12 @@ def _seed(random_state):
 
 
 def _texts(texts):
+    "A list of texts from any column of them. InputError for what is none."
     check_list(texts)
-    texts = list(texts)
+    ways = [getattr(texts, name) for name in ("to_pylist", "tolist", "to_list") if hasattr(texts, name)]
+    texts = ways[0]() if ways else list(texts)
     for i, text in enumerate(texts):
-        if wrong := text_error(text) or (None if text.strip() else "empty"):
+        if wrong := text_error(text):
             raise InputError(f"text {i}: {wrong}")
     return texts
 
@@ -701,7 +707,7 @@ def _texts(texts):
 def _label_lists(Y):
     "Columns, a list of labels for each row, and whether Y is an indicator matrix."
     columns = [str(c) for c in getattr(Y, "columns", [])]
-    if issparse(Y) or hasattr(Y, "columns") or (isinstance(Y, np.ndarray) and Y.dtype != object):
+    if issparse(Y) or hasattr(Y, "columns") or (isinstance(Y, np.ndarray) and Y.dtype.kind in "biuf"):
         Y = Y.toarray() if issparse(Y) else np.asarray(Y)
         if Y.ndim != 2 or not np.isin(Y, (0, 1)).all():
             raise InputError("Y is neither an indicator matrix [n, labels] of 0 and 1 nor lists of labels")
@@ -709,9 +715,11 @@ def _label_lists(Y):
         if len(set(columns)) < len(columns):
             raise InputError("two columns of Y have the same name")
         return columns, [[columns[j] for j in np.flatnonzero(row)] for row in Y], True
-    Y = [[labels] if isinstance(labels, str) else labels for labels in Y]
-    for i, labels in enumerate(Y):
-        if not isinstance(labels, list | tuple | set | np.ndarray) or any(text_error(name) for name in labels):
-            raise InputError(f"labels of row {i}: {labels!r} where a list of names is needed")
-    Y = [list(dict.fromkeys(sorted(labels) if isinstance(labels, set) else labels)) for labels in Y]
-    return label_names(Y), Y, False
+    check_list(Y)
+    labels, remarks = parse_labels(Y := list(Y))
+    if any(isinstance(cell, str) for cell in Y):
+        warnings.warn("; ".join(remarks), stacklevel=3)               # what was found out is seen
+    for i, row in enumerate(labels):
+        if wrong := next(filter(None, map(text_error, row)), None):
+            raise InputError(f"labels of row {i}: {wrong}")
+    return label_names(labels), labels, False

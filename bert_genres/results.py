@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .data import atomic_path
 from .evaluation import f1
+from .files import atomic_path
 
 # %% ../nbs/08_results.ipynb #c588187f
 PUBLISHED = [

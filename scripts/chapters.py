@@ -2,6 +2,7 @@
 import ast
 import functools
 import inspect
+import os
 import re
 from pathlib import Path
 
@@ -16,17 +17,22 @@ CONFIG = get_config()
 SITE = f"{CONFIG.doc_host}{CONFIG.doc_baseurl}/"
 SOURCE = f"{CONFIG.git_url}/blob/{CONFIG.branch}/"
 COPIED = ["CHANGELOG.md", "CONTRIBUTING.md"]                        # pages that stand at the top of the repository
-NOTEBOOKS = {re.sub(r"^\d+_", "", p.stem): p for p in sorted((ROOT / "nbs").glob("*.ipynb"))}     # by the name of the page
+FLOORS = ("engine", ".", "uses")
+NOTEBOOKS = {str(Path(floor) / re.sub(r"^\d+_", "", p.stem)): p for floor in FLOORS     # by the name of the page, as engine/files
+             for p in sorted((ROOT / "nbs" / floor).glob("*.ipynb"))}
 CODE_LINK_OR_NAME = r"^ *```.*?^ *```|``.*?``|\[[^]]*\]\([^)]*\)|`([A-Za-z]\w*(?:\.[A-Za-z]\w*)*)(?:\(\))?`"
 EMPTY = inspect.Parameter.empty
 WIDTH = 80                                                          # letters of a signature on one line
 LONG = 15                                                           # lines of exported code that are shown unfolded
 
 
-def local_links(text):
-    "Links to names of the package and to files above nbs/, as links inside the site or into the repository."
-    text = re.sub(re.escape(SITE) + r"(\w+)\.html", lambda m: NOTEBOOKS[m[1]].name if m[1] in NOTEBOOKS else m[0], text)
-    return re.sub(r"\]\(\.\./([^)#]*)", lambda m: "](" + (m[1] if m[1] in COPIED else SOURCE + m[1]), text)
+def local_links(text, folder):
+    "Links to names of the package and to files above nbs/, inside the site or into the repository, from a page in a folder."
+    page = lambda m: os.path.relpath(NOTEBOOKS[m[1]], ROOT / "nbs" / folder) if m[1] in NOTEBOOKS else m[0]
+    text = re.sub(re.escape(SITE) + r"([\w/]+)\.html", page, text)
+    up = "../" * (1 + len(Path(folder).parts))
+    out = lambda m: "](" + (up[3:] + m[1] if m[1] in COPIED else SOURCE + m[1])
+    return re.sub(rf"\]\({re.escape(up)}([^)#]*)", out, text)
 
 
 @functools.cache
@@ -34,20 +40,22 @@ def lookup():
     return NbdevLookup()
 
 
-def linked(text):
+def linked(text, folder="."):
     "Public names in backticks as links to their entries; not in code, and not inside another link, where nbdev puts them too."
     def link(found):
         url = found[1] and lookup().doc(found[1])
         return f"[{found[0]}]({url})" if url and url.startswith(SITE) else found[0]
-    return local_links(re.sub(CODE_LINK_OR_NAME, link, text, flags=re.M | re.S))
+    return local_links(re.sub(CODE_LINK_OR_NAME, link, text, flags=re.M | re.S), folder)
 
 
-def add_links(cell):
-    if cell.cell_type == "markdown":
-        cell.source = linked(cell.source)
-    for output in cell.get("outputs", []):
-        if "text/markdown" in (data := output.get("data", {})):
-            data["text/markdown"] = linked("".join(data["text/markdown"]))
+class Links(nbdev.processors.Processor):
+    def cell(self, cell):
+        folder = Path(self.nb.path_).resolve().parent.relative_to(ROOT / "nbs")
+        if cell.cell_type == "markdown":
+            cell.source = linked(cell.source, folder)
+        for output in cell.get("outputs", []):
+            if "text/markdown" in (data := output.get("data", {})):
+                data["text/markdown"] = linked("".join(data["text/markdown"]), folder)
 
 
 class KeptFrontmatter(nbdev.processors.FrontmatterProc):
@@ -109,7 +117,8 @@ class Entry(nbdev.showdoc.BasicMarkdownRenderer):
 
     def _repr_markdown_(self):
         module = Path(lookup()[self.fn][1]).stem
-        links = f"[source]({lookup().code(self.fn)}) [all names](api.md#{module})"
+        page = lookup().doc(self.fn).removeprefix(SITE)
+        links = f"[source]({lookup().code(self.fn)}) [all names]({'../' * page.count('/')}api.md#{module})"
         head = f"::: {{.entry-links}}\n{links}\n:::\n\n{'#' * self.title_level} {self.nm}\n\n{as_written(self.docs)}\n\n"
         comments = docments(self.sym, full=True) if own_lines(self.sym) else {}
         if not any(said.docment for said in comments.values()):
@@ -152,5 +161,5 @@ class Filter(nbdev.processors.FilterDefaults):
 
     def base_procs(self):
         ours = {"FrontmatterProc": [KeptFrontmatter], "insert_warning": [], "rm_export": [ShownExports], "mv_exports": [],
-                "add_fold": [], "add_links": [add_links]}
+                "add_fold": [], "add_links": [Links]}
         return [new for old in super().base_procs() for new in ours.get(old.__name__, [old])]

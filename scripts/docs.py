@@ -34,7 +34,7 @@ def chord_of_sample():
     scripts = diagram.split("</title>", 1)[1].removesuffix("</html>")
     return f"""# Genres that share films
 
-The diagram of [its chapter]({NOTEBOOKS["cooccurrence"].name}), to explore. A band joins two genres that occur together in the
+The diagram of [its chapter]({address("cooccurrence")}), to explore. A band joins two genres that occur together in the
 sample's training films. Point at one: it says how often the second genre is there where the first is, and in how many films.
 Drag to move it, scroll to come closer.
 
@@ -42,6 +42,10 @@ Drag to move it, scroll to come closer.
 <div class="explore">{scripts}</div>
 ````
 """
+
+
+def address(page):
+    return NOTEBOOKS[page].relative_to(ROOT / "nbs").as_posix()
 
 
 def summary(thing):
@@ -61,14 +65,14 @@ def api_page():
     "Every public name, by chapter, with a link to its entry there."
     text = ["# API reference\n\nEvery public name of the package, module by module. A name leads to its entry in the chapter "
             "that builds it, with its parameters, its source and a demonstration.\n"]
-    for path in NOTEBOOKS.values():
+    for page, path in NOTEBOOKS.items():
         if module := re.search(r"#\| default_exp (\w+)", path.read_text(encoding="utf-8")):
             found = importlib.import_module(f"{CONFIG.lib_name.replace('-', '_')}.{module[1]}")
-            text.append(f"## {module[1]}\n\n{found.__doc__}. `{found.__name__}`, from [its chapter]({path.name}).\n")
+            text.append(f"## {module[1]}\n\n{found.__doc__}. `{found.__name__}`, from [its chapter]({address(page)}).\n")
             text.append("| name | what it is |\n|---|---|")
             things = {name: getattr(found, name) for name in found.__all__}
             defined = {name: thing for name, thing in things.items() if getattr(thing, "__module__", "") == found.__name__}
-            text += [row for name, thing in defined.items() for row in rows_of(name, thing, path.name)]
+            text += [row for name, thing in defined.items() for row in rows_of(name, thing, address(page))]
             if constants := [f"`{name}`" for name in things if name not in defined]:
                 text.append(f"\nConstants: {', '.join(constants)}.")
             text.append("")
@@ -105,7 +109,7 @@ def without_web_fonts(docs):
 
 def finish(docs):
     "Formulas as MathML, code in captions, and pages under the names that nbdev and Quarto give them: without a number."
-    for path in [p for suffix in ("html", "json", "xml") for p in docs.glob(f"*.{suffix}")]:
+    for path in [p for suffix in ("html", "json", "xml") for p in docs.rglob(f"*.{suffix}")]:
         text = path.read_text(encoding="utf-8")
         text = re.sub(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', formula, text, flags=re.S)
         text = re.sub(r"<figcaption>.*?</figcaption>", lambda m: re.sub("`(.+?)`", r"<code>\1</code>", m[0]), text, flags=re.S)

@@ -31,7 +31,8 @@ def front_page() -> tuple[str, bytes]:
     text, _ = MarkdownExporter().from_notebook_node(nb)
     text = re.sub(r"!\[png\]\(output_\d+_\d+\.png\)", lambda _: f"![{alt}](ladder.png)", text)
     text = re.sub(r"[ \t]+$", "", text, flags=re.M).replace("```python\n\n```\n", "").replace("](api.md", "](bert_genres/")
-    text = re.sub(r"\]\(((?:\d\d_\w+\.ipynb|\w+_card\.md|glossary\.md|cite\.md|\w+\.png)\b)", r"](nbs/\1", text)  # one folder up
+    here = r"(?:\w+/)?\d\d_\w+\.ipynb|\w+_card\.md|glossary\.md|cite\.md|\w+\.png"
+    text = re.sub(rf"\]\(((?:{here})\b)", r"](nbs/\1", text)  # one folder up
     return re.sub(r"\n{3,}", "\n\n", text.replace("](../", "](")).strip() + "\n", base64.b64decode(picture)
 
 

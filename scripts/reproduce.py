@@ -1,4 +1,5 @@
-"""Run the notebooks in order, each in a fresh kernel, on a corpus; print the ladder at the end.
+"""Run the course's notebooks in order, each in a fresh kernel, on a corpus; print the ladder at the end. `--all`: those of the
+engine below it and of what uses it above, too.
 
 Two run at a time where neither reads what the other leaves. Executed copies, figures and metrics.json go to
 reports/<corpus>/. A notebook whose executed copy was made from the same cells, the same notebooks before it and the modules
@@ -22,12 +23,18 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from bert_genres.data import InputError, atomic_path, corpus_checksum, corpus_name, load_corpus, split_corpus
+from bert_genres.data import corpus_checksum, corpus_name, load_corpus, split_corpus
+from bert_genres.files import InputError, atomic_path
 from bert_genres.results import record, show_ladder
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAVE = ("02_baselines", "05_model", "06_cooccurrence", "07_recipes")    # what later chapters read
-ALONE = "11_scaling_out"                                                 # Ray gives up where a node takes more than 30 s to start
+ALONE = "04_scaling_out"                                                 # Ray gives up where a node takes more than 30 s to start
+
+
+def all_notebooks():
+    "Floor by floor, from below."
+    return [path for floor in ("engine", ".", "uses") for path in sorted((ROOT / "nbs" / floor).resolve().glob("*.ipynb"))]
 
 
 def stamps(notebooks, checksum):
@@ -148,6 +155,7 @@ def record_baselines(metrics):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus", nargs="?", default="sample")
+    parser.add_argument("--all", action="store_true", help="run the engine's notebooks and the uses', too")
     parser.add_argument("--store", action="store_true", help="copy the outputs into the notebooks")
     parser.add_argument("--record", action="store_true", help="write the baselines' scores to results/")
     args = parser.parse_args()
@@ -161,9 +169,11 @@ def main():
     os.environ["CORPUS"] = corpus
     if os.path.isdir(model := os.environ.get("MODEL", "")):
         os.environ["MODEL"] = os.path.abspath(model)        # notebooks run in another folder
-    notebooks = sorted((ROOT / "nbs").glob("*.ipynb"))
     start = time.monotonic()
-    run_all(notebooks, stamps(notebooks, checksum), reports)
+    stamp = dict(zip(notebooks := all_notebooks(), stamps(notebooks, checksum), strict=True))
+    if not (args.all or args.store):
+        notebooks = [path for path in notebooks if path.parent.name == "nbs"]
+    run_all(notebooks, [stamp[path] for path in notebooks], reports)
     if args.store:
         for path in notebooks:
             store(path, reports / path.name)

@@ -83,12 +83,12 @@ def bundle_dir(run_process, tmp_path_factory):
     return folder
 
 
-def one_line(done, status):
-    "The one line on stderr of a refused call, after checking that it is one, and what the status is."
+def one_line(done, status, before=0):
+    "The one line on stderr of a refused call, after `before` others of talk, after checking that it is one, and the status."
     lines = done.stderr.decode().strip().splitlines()
     assert done.returncode == status, (done.returncode, lines[-3:])
-    assert len(lines) == 1 and lines[0].startswith("bert-genres: ") and "Traceback" not in lines[0], lines
-    return lines[0]
+    assert len(lines) == before + 1 and lines[-1].startswith("bert-genres: ") and "Traceback" not in lines[-1], lines
+    return lines[-1]
 
 
 @contextlib.contextmanager

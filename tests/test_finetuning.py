@@ -19,8 +19,10 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import bert_genres
-from bert_genres.data import InputError, load_corpus
-from bert_genres.embeddings import MINILM, BertEncoder, Checkpoint, read_weights
+from bert_genres.checkpoints import MINILM, Checkpoint, read_weights
+from bert_genres.data import load_corpus
+from bert_genres.embeddings import BertEncoder
+from bert_genres.files import InputError
 from bert_genres.finetuning import training_folder
 from bert_genres.model import load_bundle, save_bundle
 from bert_genres.recipes import TextClassifier, fit_frozen
@@ -52,7 +54,8 @@ import re, signal, sys, time, numpy as np
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import bert_genres.finetuning as finetuning
 from bert_genres.data import load_corpus, split_all_rows
-from bert_genres.embeddings import BertEncoder, import_tensorflow
+from bert_genres.embeddings import BertEncoder
+from bert_genres.runtimes import import_tensorflow
 import_tensorflow().config.optimizer.set_experimental_options({"disable_meta_optimizer": True})     # it differs by process
 finetuning.SAVE_EVERY = .3
 if len(sys.argv) > 3:                    # save after each step, and stand still in this one
@@ -233,7 +236,7 @@ def test_a_cluster_that_cannot_train_is_one_line(run, tmp_path, config, says):
 def test_other_code_begins_another_training(tmp_path, monkeypatch):
     monkeypatch.setenv("BERT_GENRES_CACHE", str(tmp_path / "cache"))
     package = shutil.copytree(Path(bert_genres.__file__).parent, tmp_path / "bert_genres")
-    monkeypatch.setattr("bert_genres.data.files", lambda name: tmp_path / name)
+    monkeypatch.setattr("bert_genres.files.files", lambda name: tmp_path / name)
 
     def place():
         with training_folder("what") as folder:

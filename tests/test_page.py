@@ -179,6 +179,6 @@ def test_an_older_bundle_without_titles_and_curve_still_explains(frozen, tmp_pat
     bundle.head.films, bundle.info = [], {k: v for k, v in bundle.info.items() if k != "tradeoff"}
     old = load_bundle(save_bundle(bundle, tmp_path / "old"))
     said = explain(old, PLOT, ["Drama"])
-    assert all(re.fullmatch(r"training film \d+", title) for title, _ in said["similar"])
+    assert all(re.fullmatch(r"training text \d+", title) for title, _ in said["similar"])
     assert said["labels"] == [x | {"films": y["films"]} for x, y in
                               zip(explain(load_bundle(frozen), PLOT, ["Drama"])["labels"], said["labels"], strict=True)]

@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 
 from bert_genres import recipes
-from bert_genres.data import InputError, binarize, load_corpus, near_duplicates
+from bert_genres.data import binarize, load_corpus
 from bert_genres.embeddings import BertEncoder
+from bert_genres.files import InputError
 from bert_genres.model import load_bundle, save_bundle
 from bert_genres.recipes import Frozen, fit_frozen, fit_kernel, fit_words, token_states
+from bert_genres.splits import near_duplicates
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ import yaml
 import bert_genres
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
+FLOORS = ("engine", "nbs", "uses")                                   # from below
+NOTEBOOKS = [p for floor in ("engine", ".", "uses") for p in sorted((ROOT / "nbs" / floor).resolve().glob("*.ipynb"))]
 TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")[:-1]
 
 
@@ -30,7 +31,7 @@ def test_exporting_and_cleaning_change_nothing(tmp_path):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     for name in ("nbdev_export", "nbdev_clean"):
         subprocess.run([Path(sys.executable).with_name(name)], cwd=tmp_path, check=True, capture_output=True)
-    found = lambda top: {p.name: p.read_bytes() for p in [*top.glob("nbs/*.ipynb"), *top.glob("bert_genres/*.py")]}
+    found = lambda top: {p.name: p.read_bytes() for p in [*top.glob("nbs/**/*.ipynb"), *top.glob("bert_genres/*.py")]}
     before, after = found(ROOT), found(tmp_path)
     assert sorted(name for name in before | after if before.get(name) != after.get(name)) == []
 
@@ -49,7 +50,7 @@ def test_notebook_is_stored_executed_small_and_without_errors(path):
     assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
     assert len({c["id"] for c in nb["cells"]}) == len(nb["cells"])
     stated = "".join("".join(c["source"]) for c in nb["cells"][:2])
-    assert path.stem == "index" or "**Runs:**" in stated
+    assert path.stem == "index" or path.parent.name == "engine" or "**Runs:**" in stated
 
 
 def test_figures_have_captions_and_alternative_texts():
@@ -65,9 +66,20 @@ def module_of(path):
     return found and found[1]
 
 
-def test_a_notebook_imports_only_lower_numbered_modules():
-    number = {module_of(p): int(p.stem[:2]) for p in NOTEBOOKS if module_of(p)}
-    assert {"data", "evaluation", "embeddings", "model", "cooccurrence", "results", "command"} <= number.keys()
+def place(path):
+    return FLOORS.index(path.parent.name), int(path.stem[:2])
+
+
+CORE = """files tables splits labels runtimes checkpoints vectors bundles data evaluation baselines embeddings focal_loss model
+cooccurrence recipes results""".split()
+PLUGINS = ("experiments", "finetuning", "explanation", "scaling_out", "command")
+
+
+def test_a_notebook_imports_lower_floors_and_lower_numbers_on_its_own():
+    number = {module_of(p): place(p) for p in NOTEBOOKS if module_of(p)}
+    assert {"data", "evaluation", "embeddings", "model", "cooccurrence", "results"} <= {
+        module_of(p) for p in NOTEBOOKS if p.parent.name == "nbs"}                     # the names that the course keeps
+    assert number.keys() == {*CORE, *PLUGINS}
     for path in NOTEBOOKS:
         if path.stem == "index":
             continue
@@ -79,7 +91,14 @@ def test_a_notebook_imports_only_lower_numbered_modules():
                     [a.name for a in node.names] if isinstance(node, ast.Import) else []
                 for name in names:
                     if name.startswith("bert_genres."):
-                        assert number[name.split(".")[1]] < int(path.stem[:2]), f"{path.name} imports {name}"
+                        assert number[name.split(".")[1]] < place(path), f"{path.name} imports {name}"
+
+
+def test_the_core_names_no_plug_in():
+    "Whatever can be left out of the package without breaking the rest is named nowhere in it, not even in a string."
+    for name in CORE:
+        code = (ROOT / "bert_genres" / f"{name}.py").read_text(encoding="utf-8")
+        assert not re.search(rf"(bert_genres\.|\.|[\"'])({'|'.join(PLUGINS)})\b", code), name
 
 
 def test_the_lock_has_hashes_and_no_address():
@@ -126,7 +145,8 @@ def test_the_version_is_the_same_everywhere():
 
 def test_the_front_page_lists_every_chapter():
     front = (ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8")
-    assert [p.name for p in NOTEBOOKS if p.stem != "index" and f"]({p.name})" not in front] == []
+    names = [p.relative_to(ROOT / "nbs").as_posix() for p in NOTEBOOKS if p.stem != "index"]
+    assert [name for name in names if f"]({name})" not in front] == []
 
 
 @pytest.fixture
@@ -139,9 +159,8 @@ def stamps(tmp_path, monkeypatch):
     shutil.copy(ROOT / "requirements.lock", tmp_path)
     monkeypatch.setattr(reproduce, "ROOT", tmp_path)
     monkeypatch.delenv("MODEL", raising=False)
-    notebooks = [tmp_path / "nbs" / path.name for path in NOTEBOOKS]
     names = [path.stem for path in NOTEBOOKS]
-    return tmp_path, lambda: dict(zip(names, reproduce.stamps(notebooks, "films"), strict=True))
+    return tmp_path, lambda: dict(zip(names, reproduce.stamps(reproduce.all_notebooks(), "films"), strict=True))
 
 
 def imports(path):
@@ -152,9 +171,10 @@ def imports(path):
 
 @pytest.mark.parametrize("name, first", [
     ("bert_genres/data.py", "00_data"), ("bert_genres/model.py", "05_model"), ("bert_genres/recipes.py", "07_recipes"),
-    ("bert_genres/scaling_out.py", "11_scaling_out"), ("bert_genres/command.py", "12_command"),
-    ("bert_genres/__init__.py", "00_data"), ("bert_genres/corpora/sample/split.tsv", "00_data"),
-    ("bert_genres/page/page.css", "11_explanation"), ("nbs/tickets.csv", "13_own_labels"), ("requirements.lock", "00_data")])
+    ("bert_genres/tables.py", "01_tables"), ("bert_genres/scaling_out.py", "04_scaling_out"),
+    ("bert_genres/command.py", "05_command"), ("bert_genres/__init__.py", "00_files"),
+    ("bert_genres/corpora/sample/split.tsv", "00_data"), ("bert_genres/page/page.css", "03_explanation"),
+    ("nbs/tickets.csv", "13_own_labels"), ("requirements.lock", "00_files")])
 def test_what_a_notebook_reads_is_in_its_stamp(stamps, name, first):
     "A changed module, exported after a run, makes every notebook stale that imports it, and none before its own."
     root, of = stamps
@@ -162,7 +182,8 @@ def test_what_a_notebook_reads_is_in_its_stamp(stamps, name, first):
     assert before == of()
     (root / name).write_bytes((root / name).read_bytes() + b"\n# changed\n")
     changed = [stem for stem, stamp in of().items() if before[stem] != stamp]
-    assert changed == [path.stem for path in NOTEBOOKS if path.stem >= first]
+    names = [path.stem for path in NOTEBOOKS]
+    assert changed == names[names.index(first):]
     assert {path.stem for path in NOTEBOOKS if Path(name).stem in imports(path)} <= {*changed}
 
 

@@ -22,8 +22,9 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from ray.cluster_utils import Cluster
 
 from bert_genres import scaling_out
-from bert_genres.data import InputError, code_digest, load_corpus
+from bert_genres.data import load_corpus
 from bert_genres.embeddings import BertEncoder
+from bert_genres.files import InputError, code_digest
 from bert_genres.model import fit_article, load_bundle, save_bundle
 from bert_genres.recipes import Frozen
 

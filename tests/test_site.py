@@ -18,7 +18,8 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import expect
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS, NOTEBOOKS = ROOT / "_docs", sorted((ROOT / "nbs").glob("*.ipynb"))
+DOCS, NBS = ROOT / "_docs", ROOT / "nbs"
+NOTEBOOKS = [p.relative_to(NBS).as_posix() for p in sorted(NBS.rglob("*.ipynb"))]
 CONFIG = yaml.safe_load((ROOT / "_quarto.yml").read_text())
 SETTINGS = configparser.ConfigParser()
 SETTINGS.read(ROOT / "settings.ini")
@@ -30,7 +31,8 @@ def in_sidebar(contents):
 
 
 def page_of(source):
-    return re.sub(r"^\d+_|\.\w+$", "", source)
+    "The page of a file, as engine/files of engine/00_files.ipynb."
+    return re.sub(r"(?<![^/])\d+_|\.\w+$", "", source)
 
 
 LISTED = [page_of(source) for source in in_sidebar(CONFIG["website"]["sidebar"]["contents"])]
@@ -38,7 +40,7 @@ PAGES = [*LISTED, "chord"]
 
 
 def sources():
-    found = [p for folder in ("nbs", "bert_genres", "scripts") for p in (ROOT / folder).iterdir() if p.is_file()]
+    found = [p for folder in ("nbs", "bert_genres", "scripts") for p in (ROOT / folder).rglob("*") if p.is_file()]
     return [*found, *ROOT.glob("*.md"), ROOT / "_quarto.yml", ROOT / "settings.ini"]
 
 
@@ -55,7 +57,8 @@ def site():
 
 @pytest.fixture(scope="module")
 def soups(site):
-    return {path.stem: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in sorted(site.glob("*.html"))}
+    pages = {p.relative_to(site).with_suffix("").as_posix(): p for p in sorted(site.rglob("*.html")) if "site_libs" not in str(p)}
+    return {name: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for name, path in pages.items()}
 
 
 def source_of(cell):
@@ -70,19 +73,19 @@ def squeezed(text):
 
 def test_every_page_is_there_small_and_says_what_it_is(soups):
     assert set(PAGES) == set(soups)
-    assert {page_of(p.name) for p in NOTEBOOKS} <= set(LISTED)
+    assert {page_of(name) for name in NOTEBOOKS} <= set(LISTED)
     for name, soup in soups.items():
         assert (DOCS / f"{name}.html").stat().st_size < 3_000_000, name
         assert len(soup.find_all("h1")) == 1 and soup.title.string, name
 
 
 def test_what_stands_below_a_chapters_title_is_on_its_page(soups):
-    for path in NOTEBOOKS:
+    for notebook in NOTEBOOKS:
         letters = lambda text: re.sub(r"\W+", "", re.sub(r"\]\([^)]*\)", "", text))          # without marks, quotes and links
-        page = letters(soups[page_of(path.name)].main.get_text())
-        first = source_of(json.loads(path.read_text())["cells"][0])
+        page = letters(soups[page_of(notebook)].main.get_text())
+        first = source_of(json.loads((NBS / notebook).read_text())["cells"][0])
         for words in re.split(r"\$[^$]*\$", first):                                          # between formulas
-            assert letters(words) and letters(words) in page, (path.name, words)
+            assert letters(words) and letters(words) in page, (notebook, words)
 
 
 def test_no_link_or_anchor_is_broken(soups):
@@ -96,9 +99,10 @@ def test_no_link_or_anchor_is_broken(soups):
                 broken.append((name, tag[key]))
             if re.match(r"[a-z]+:", target):
                 continue
-            path = DOCS / (target or f"{name}.html")
+            path = (DOCS / name).parent.joinpath(target).resolve() if target else DOCS / f"{name}.html"
             path = path / "index.html" if path.is_dir() else path
-            if not path.is_file() or anchor and path.suffix == ".html" and anchor not in ids[path.stem]:
+            page = path.with_suffix("").relative_to(DOCS).as_posix() if path.is_relative_to(DOCS) else ""
+            if not path.is_file() or anchor and path.suffix == ".html" and anchor not in ids.get(page, ()):
                 broken.append((name, tag[key]))
     assert not broken
 
@@ -121,11 +125,11 @@ def test_nothing_leaks_that_is_not_for_readers(soups):
         shown = "\n".join(tag.get_text() for tag in soup.select(".cell-output pre"))
         values = r"^(Text\(|\(?<(Axes|Figure)|\[?<(matplotlib|bert_genres))"           # a cell's last line, without a semicolon
         assert not re.search(values, shown, flags=re.M), name
-    for path in NOTEBOOKS:
-        text = squeezed(soups[page_of(path.name)].main.get_text())
-        for cell in json.loads(path.read_text())["cells"]:
+    for notebook in NOTEBOOKS:
+        text = squeezed(soups[page_of(notebook)].main.get_text())
+        for cell in json.loads((NBS / notebook).read_text())["cells"]:
             if re.match(r"#\| *hide\b", source_of(cell)):
-                assert squeezed(source_of(cell).split("\n", 1)[-1]) not in text, (path.name, source_of(cell)[:200])
+                assert squeezed(source_of(cell).split("\n", 1)[-1]) not in text, (notebook, source_of(cell)[:200])
 
 
 def test_formulas_are_mathml_and_the_page_loads_nothing_from_elsewhere(soups):
@@ -140,12 +144,12 @@ def test_formulas_are_mathml_and_the_page_loads_nothing_from_elsewhere(soups):
 def test_every_public_name_has_an_entry_and_links_lead_both_ways(soups):
     listed = {a["href"] for a in soups["api"].main.find_all("a", href=True)}
     back = {name: {a["href"] for a in soup.find_all("a", href=True)} for name, soup in soups.items()}
-    for path in NOTEBOOKS:
-        if not (module := re.search(r"#\| default_exp (\w+)", path.read_text())):
+    for notebook in NOTEBOOKS:
+        if not (module := re.search(r"#\| default_exp (\w+)", (NBS / notebook).read_text())):
             continue
-        found, page = importlib.import_module(f"bert_genres.{module[1]}"), page_of(path.name)
+        found, page = importlib.import_module(f"bert_genres.{module[1]}"), page_of(notebook)
         text = soups["api"].main.get_text()
-        assert f"{page}.html" in listed and f"api.html#{module[1]}" in back[page]
+        assert f"{page}.html" in listed and f"{'../' * page.count('/')}api.html#{module[1]}" in back[page]
         for name in found.__all__:
             assert name in text, name
             if getattr(getattr(found, name), "__module__", "") == found.__name__:

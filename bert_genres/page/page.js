@@ -147,6 +147,7 @@ function showTradeoff() {
 
 async function start() {
   model = await (await fetch("model")).json();
+  if (!model.films) for (const element of document.querySelectorAll("[data-general]")) element.textContent = element.dataset.general;
   $("model").textContent = `Recipe ${model.recipe}, ${model.trained === null ? "" : `trained on ${model.trained.toLocaleString("en")} texts, `}knows ${model.labels} labels.`;
   for (const [name, text] of Object.entries(EXAMPLES)) {
     const button = make("button", name);
