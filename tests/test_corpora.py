@@ -163,7 +163,7 @@ BAD_TABLES = [
     ("t.csv", "plot,plot,genres\na,b,c\n", "2 columns are named 'plot'"),
     ("t.xlsx", "", "not a format that can be read: .csv, .tsv, .jsonl, .ndjson, .json, .txt, .parquet"),
     ("t.json", '{\n"a": 1}', "neither rows nor columns"),
-    ("t.csv", 'plot,genres\n"never closed,b\n', "line 2: not readable as CSV"),
+    ("t.csv", 'plot,genres\n"never closed,b,c\n', "line 2: not readable as CSV"),
     ("t.csv.gz", b"no gzip", "not a readable .gz file"),
     ("t.jsonl", '{"plot": "a", "genres": ["b"]}\n{"plot": \n', "row 2: broken JSON"),
     ("t.jsonl", "[1]\n", "row 1: not a JSON object"),
