@@ -461,6 +461,7 @@ def _parser():
 # %% ../nbs/uses/05_command.ipynb #8880d153
 def main(argv: list[str] | None = None) -> int:
     "The command; returns its exit status."
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))       # closed ones
     for stream in (sys.stdout, sys.stderr):                # a terminal may lack letters, a file has all of them
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(**{"errors": "backslashreplace"} if stream.isatty() else {"encoding": "utf-8"})

@@ -509,7 +509,7 @@ def fit_frozen(
     texts, classes = list(train["plot"]), label_names(train.genres)
     Y = binarize(train.genres, classes)[0]
     if Y.all():
-        raise InputError("all training films have the same genres: there is nothing to tell apart")
+        raise InputError("all training texts have the same labels: there is nothing to tell apart")
     words, W = fit_words(texts)
     axes = fit_topics(W, seed)
     with token_states(encoder, texts) as (states, lengths):

@@ -286,7 +286,8 @@ def find_quoting(lines: list[str], columns: int, separator: str) -> str:
     if as_they_are and (faults or (separator in "\t|" and rows < len(lines))):      # but a comma may be one of a quoted text
         return "quotation marks are ordinary characters"
     behind, single = [*QUOTING][1:3]
-    tried = [behind] * any('\\"' in line for line in lines) + [single] if faults else []
+    begins = re.compile(rf"(?:^|{re.escape(separator)})\s*'")
+    tried = [behind] * any('\\"' in line for line in lines) + [single] * any(map(begins.search, lines)) if faults else []
     return next((how for how in tried if not _faults(lines, columns, delimiter=separator, **QUOTING[how])[0]), "")
 
 # %% ../nbs/engine/01_tables.ipynb #dd0c9c7d

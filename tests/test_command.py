@@ -444,7 +444,7 @@ def test_check_says_what_would_be_read(run_process, mine, tmp_path):
     said = done.stderr.decode()
     assert (done.returncode, done.stdout) == (0, b"") and "Traceback" not in said and len(said.splitlines()) == 5
     for what in ("columns separated by semicolons", "labels separated by commas: 3 labels, 1.", "120 texts, 3 labels",
-                 "near-copies"):
+                 "near-duplicates"):
         assert what in said
     code = "import sys; from bert_genres.command import main; main(['check', sys.argv[1]]); sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code, mine], check=True, capture_output=True)
@@ -487,3 +487,17 @@ def test_formats_by_name_where_a_pipe_has_none(run, bundle_dir):
         done = run("predict", bundle_dir, "-", "--format", kind, stdin=content)
         assert [row["probabilities"] for row in lines(done.stdout)] == want
     assert "unknown format 'xls'" in one_line(run("predict", bundle_dir, "-", "--format", "xls", stdin=b"x"), 2)
+
+
+def test_closed_streams_and_terminals_of_few_letters(bundle_dir, texts, tmp_path):
+    command = str(Path(sys.executable).with_name("bert-genres"))
+    (tmp_path / "t.csv").write_text("text,labels\nA dog.,\u72d7\nA cat.,\u732b\n")
+    done = subprocess.run([command, "check", tmp_path / "t.csv"], capture_output=True,
+                          env=os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"})
+    assert done.returncode == 0 and "\u72d7".encode() in done.stderr
+    for closed in ("2>&-", "<&- 2>&-", "<&-"):
+        call = ["bash", "-c", f'"$0" predict "$1" "$2" {closed}', command, str(bundle_dir), str(texts[".tsv"])]
+        done = subprocess.run(call, capture_output=True)
+        assert done.returncode == 0 and len(lines(done.stdout)) == 30
+    done = subprocess.run(["bash", "-c", '"$0" predict "$1" - <&-', command, str(bundle_dir)], capture_output=True)
+    assert "standard input is closed" in one_line(done, 2)
