@@ -44,7 +44,7 @@ def _rows(text):
 def read_metadata(
     text: str,                              # the content of movie.metadata.tsv
     file: str = "movie.metadata.tsv",       # its name, for errors
-) -> pd.DataFrame:                          # one row a film, `METADATA` as columns, the last three as lists
+) -> pd.DataFrame:                          # one row per film, `METADATA` as columns, the last three as lists
     "Parse CMU's metadata. Raises InputError with file, row and field."
     rows = []
     for n, line in _rows(text):
@@ -148,7 +148,7 @@ def _find_corpus(corpus):
 def read_corpus(
     corpus: str | Path = "sample",  # `sample`, `cmu`, a MovieSummaries folder or archive, a table, a folder of tables, or -
     **reading,                      # of `Reading`: how a table is to be read, where it does not say so itself
-) -> tuple[pd.DataFrame, list[str]]:    # movie_id, title, year, plot, genres (a list), one row a text; and what to say of it
+) -> tuple[pd.DataFrame, list[str]]:    # movie_id, title, year, plot, genres (a list), one row per text; and what to say of it
     "The tidy table of a corpus, what was understood, and what is left out. InputError for what cannot be read."
     with ordinary_file(_find_corpus(corpus)) as path:
         films, remarks = _read_path(path, Reading(**reading))
@@ -208,10 +208,10 @@ def set_style():
 
 # %% ../nbs/00_data.ipynb #d8d9cef4
 def binarize(
-    genres,           # a sequence of lists of labels, one a film
+    genres,           # a sequence of lists of labels, one per film
     classes,          # the labels that have a column, in order
 ) -> tuple[np.ndarray, list[list[str]]]:  # bool [films, labels], and each film's labels that have no column
-    "Label lists to an indicator matrix."
+    "Turns label lists into an indicator matrix."
     column = {c: j for j, c in enumerate(classes)}
     Y = np.zeros((len(genres), len(classes)), dtype=bool)
     unknown = []

@@ -29,7 +29,7 @@ class InputError(ValueError):
 
 # %% ../nbs/engine/00_files.ipynb #96378edf
 def parse_json(text: str, where: str = ""):
-    "What a JSON text says; InputError, beginning with `where`, if Python cannot read it."
+    "Returns what a JSON text holds. Raises InputError, which begins with `where`, if Python cannot read it."
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as e:        # a number of 5,000 digits is a ValueError, too
@@ -112,7 +112,7 @@ def registered(
     mark: str,          # the decorator with which it enters
     name: str,
 ):
-    "Looks a name up in a registry, after importing the module in which `@mark(\"name\"` stands. None without one."
+    "Returns the entry of a name, after importing the module in which `@mark(\"name\"` stands; None without one."
     if name not in registry:
         for path in files("bert_genres").iterdir():
             if path.name.endswith(".py") and f'\n@{mark}("{name}"' in path.read_text(encoding="utf-8"):

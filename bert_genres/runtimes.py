@@ -86,7 +86,7 @@ def _has_gpu():
 
 
 def resolve_precision(precision: str) -> str:
-    "`auto` to fp16 on a GPU with TensorFlow, bf16 where the processor has it, else fp32; InputError if it is not there."
+    "Returns fp16, bf16 or fp32 for `auto`, by what the machine has. Raises InputError for a precision that it has not."
     if precision not in ("auto", "fp32", "bf16", "fp16"):
         raise InputError(f"unknown precision {precision!r}: auto, fp32, bf16 or fp16")
     if precision == "fp32":

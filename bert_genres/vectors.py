@@ -166,7 +166,7 @@ class VectorCache(_Database):
         return gone
 
     def verify(self) -> int:
-        "Read every vector, and drop those that are not as they were written; how many."
+        "Drops the vectors that are not as they were written. Returns how many."
         dropped, last = 0, -1
         query = "SELECT id, key, checksum, data FROM vectors WHERE id > ? ORDER BY id LIMIT 1024"
         page = lambda db: db.execute(query, [last]).fetchall()
@@ -231,7 +231,7 @@ def _encode_stream(encoder, texts, bar):
 
 # %% ../nbs/engine/06_vectors.ipynb #310e40fa
 def write_npy(path: str | Path, blocks, shape: tuple[int, ...]) -> int:
-    "Write blocks of float32 rows of `shape` to one .npy file as they come; it appears whole or not at all. Their number."
+    "Writes blocks of float32 rows of `shape` to one .npy file, which appears whole or not at all. Returns the number of rows."
     try:
         with atomic_path(path) as part, open(part, "wb") as f:
             header = {"descr": "<f4", "fortran_order": False, "shape": (0, *shape)}
