@@ -229,7 +229,7 @@ def test_there_is_one_chief_whose_value_all_are_told(tmp_path, kinds, chief):
 def test_a_cluster_that_cannot_train_is_one_line(run, tmp_path, config, says):
     config = config if isinstance(config, str) else json.dumps(config)
     call = ("train", "sample", "--recipe", "finetuned", "--out", tmp_path / "out")
-    assert says in one_line(run(*call, env={"TF_CONFIG": config, "BERT_GENRES_CACHE": str(tmp_path)}), 2)
+    assert says in one_line(run(*call, env={"TF_CONFIG": config, "BERT_GENRES_CACHE": str(tmp_path)}), 2, before=3)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -287,5 +287,5 @@ def test_the_estimator_trains_it_and_the_bundle_predicts_without_tensorflow(smal
 
 
 def test_a_split_without_validation_rows_is_refused_in_one_line(run, tmp_path):
-    said = one_line(run("train", "sample", "--split", "article", "--recipe", "finetuned", "--out", tmp_path / "out"), 2)
+    said = one_line(run("train", "sample", "--split", "article", "--recipe", "finetuned", "--out", tmp_path / "out"), 2, before=3)
     assert "needs validation rows" in said and not (tmp_path / "out").exists()

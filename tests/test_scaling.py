@@ -144,9 +144,9 @@ def test_a_bad_row_is_named_with_its_file_or_is_an_error_row(bundle, cluster, ru
     assert [(r["file"], r["row"], r["error"]) for r in rows] == [
         ("good.csv", 1, None), ("x.jsonl", 1, None), ("x.jsonl", 3, "empty plot"), ("x.jsonl", 4, None)]
     assert [r["genres"] is None for r in rows] == [False, False, True, False]
-    (tmp_path / "in" / "broken.csv").write_text("text\nA ghost.\n")
+    (tmp_path / "in" / "broken.csv").write_text("words\nA ghost.\n")
     found = scaling_out._look({"name": "broken.csv"}, LocalFileSystem(), str(tmp_path / "in"))
-    assert found["broken"].startswith("broken.csv: no column 'plot'")
+    assert found["broken"].startswith("broken.csv: no column 'text' or 'plot'")
 
 
 def test_a_file_of_another_machine_is_read_from_a_copy(plots, tmp_path):
