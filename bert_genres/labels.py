@@ -22,9 +22,9 @@ import pandas as pd
 from .files import InputError, parse_json
 from .splits import normalize_text
 from bert_genres.tables import (
+    _PLAIN,
     HEADER_AGAIN,
     LABEL_NAMES,
-    PLAIN,
     TEXT_NAMES,
     Reading,
     cell_text,
@@ -394,7 +394,7 @@ def _made_up(row_number, text):
     return f"row {row_number}, {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 # %% ../nbs/engine/03_labels.ipynb #eb9ba9ee
-def read_labelled(path: Path, reading: Reading = PLAIN) -> tuple[pd.DataFrame, list[str]]:
+def read_labelled(path: Path, reading: Reading = _PLAIN) -> tuple[pd.DataFrame, list[str]]:
     """A table of texts and labels as columns movie_id, title, year, plot and genres (lists), and what was found out about it.
     `attrs` has the names of its columns of texts and labels. InputError with file, row and field."""
     columns, text, rows, remarks = _read_rows(path, reading)

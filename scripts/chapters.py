@@ -31,7 +31,7 @@ def local_links(text, folder):
     page = lambda m: os.path.relpath(NOTEBOOKS[m[1]], ROOT / "nbs" / folder) if m[1] in NOTEBOOKS else m[0]
     text = re.sub(re.escape(SITE) + r"([\w/]+)\.html", page, text)
     up = "../" * (1 + len(Path(folder).parts))
-    out = lambda m: "](" + (up[3:] + m[1] if m[1] in COPIED else SOURCE + m[1])
+    out = lambda m: "](" + (up[3:] + m[1] if m[1] in (*COPIED, "api.md") else SOURCE + m[1])
     return re.sub(rf"\]\({re.escape(up)}([^)#]*)", out, text)
 
 
@@ -116,9 +116,10 @@ class Entry(nbdev.showdoc.BasicMarkdownRenderer):
     "The entry of a public name: parameters as a table where each has a line of its own, else as they stand in the code."
 
     def _repr_markdown_(self):
-        module = Path(lookup()[self.fn][1]).stem
-        page = lookup().doc(self.fn).removeprefix(SITE)
-        links = f"[source]({lookup().code(self.fn)}) [all names]({'../' * page.count('/')}api.md#{module})"
+        module = (getattr(self.sym, "__module__", None) or "").removeprefix(f"{CONFIG.lib_path.name}.")
+        pages = {Path(page).name: page for page in NOTEBOOKS}
+        module = module if module in pages else Path(lookup()[self.fn][1]).stem         # two modules may have a name in common
+        links = f"[source]({lookup().code(self.fn)}) [all names]({'../' * pages[module].count('/')}api.md#{module})"
         head = f"::: {{.entry-links}}\n{links}\n:::\n\n{'#' * self.title_level} {self.nm}\n\n{as_written(self.docs)}\n\n"
         comments = docments(self.sym, full=True) if own_lines(self.sym) else {}
         if not any(said.docment for said in comments.values()):
