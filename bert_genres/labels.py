@@ -44,7 +44,7 @@ def clean_label(label: str) -> str:
 # %% ../nbs/engine/03_labels.ipynb #a40d9907
 _BRACKETS = {"[": "]", "{": "}", "(": ")"}
 
-
+# %% ../nbs/engine/03_labels.ipynb #b34e620c
 def _structure(text):
     "What a text in brackets means in JSON, Python, NumPy, R or Postgres; None where it means nothing there."
     if text.strip()[:2] in ('"[', '"{'):                                        # JSON within JSON
@@ -94,7 +94,7 @@ def _of_object(value):
         return list(value.values())
     raise ValueError(f"an object whose values are neither names nor 0 and 1: {str(value)[:60]}")
 
-
+# %% ../nbs/engine/03_labels.ipynb #eaa235da
 def _names(value) -> list[str]:
     "The names in a value that is no text, as they are; ValueError where it holds none."
     if value is None or (isinstance(value, float) and value != value):
@@ -132,7 +132,7 @@ def _parts(cell, separator):
         parts = [p.rstrip(" ,;|") for p in parts]
     return [p for p in map(clean_label, _unquoted(parts)) if p]
 
-
+# %% ../nbs/engine/03_labels.ipynb #53922b53
 def _judge(cells: Counter, separator: str) -> str:
     "Whether a separator separates labels in these cells (with their numbers): yes, no or perhaps."
     split = {cell: _parts(cell, separator) for cell in cells}
@@ -176,7 +176,7 @@ def _ambiguous(cell, separator):
     return (f"is {cell[:60]!r} one label or several? --label-separator {separator!r} separates them, "
             "--label-separator none does not")
 
-
+# %% ../nbs/engine/03_labels.ipynb #5d1d4455
 def _all_parts_alone(names, separator):
     "Whether names would fall into parts that are names themselves: three of them or more, and nearly all that could."
     several = [parts for name in names if len(parts := _parts(name, separator)) > 1]
@@ -187,7 +187,7 @@ def _all_parts_alone(names, separator):
 NO_NAMES = "the cells hold 0 and 1 and no names of labels: give each label a column of its own, named in the header"
 _ZEROS_AND_ONES = re.compile(r"[01]([ ,;|]*[01])+")
 
-
+# %% ../nbs/engine/03_labels.ipynb #26916af7
 def _separated(cells: list[str], separator: str | None) -> tuple[list[list[str]], str]:
     "Each cell's parts, and in words how they were separated. InputError where that is ambiguous."
     if separator == "none":
@@ -249,7 +249,7 @@ def parse_labels(
     remarks += [f"{n:,} cells say {name!r}, which is taken for a label; empty them if it is none" for name, n in doubt.items()]
     return [[name for name in row if name not in missing] for row in labels], remarks
 
-
+# %% ../nbs/engine/03_labels.ipynb #4275f52b
 def _stripped(texts):
     "Texts without brackets around bare names, and without a separator at the end."
     around = lambda text: _BRACKETS.get(text[0]) == text[-1] and not re.search(r"[\]})].*[\[{(]", text)
@@ -361,7 +361,7 @@ def _with_names(column, columns, rows):
         ends = ("_text", "_name", "_names", "_str")
         return next((c for c in columns if c.lower() in [plain_name(column) + end for end in ends]), None)
 
-
+# %% ../nbs/engine/03_labels.ipynb #05005265
 def _read_labels(columns, rows, text, path, reading):
     "Each row's labels, the columns that they are from, and what was found out."
     found = find_columns(columns, LABEL_NAMES, reading.label_column, path, "labels", "--label-column")

@@ -717,8 +717,8 @@ def _label_lists(Y):
         return columns, [[columns[j] for j in np.flatnonzero(row)] for row in Y], True
     check_list(Y)
     labels, remarks = parse_labels(Y := list(Y))
-    if any(isinstance(cell, str) for cell in Y):
-        warnings.warn("; ".join(remarks), stacklevel=3)               # what was found out is seen
+    if any(isinstance(cell, str) for cell in Y) or len(remarks) > 1:
+        warnings.warn("; ".join(remarks), stacklevel=3)               # what was found out, or left out, is seen
     for i, row in enumerate(labels):
         if wrong := next(filter(None, map(text_error, row)), None):
             raise InputError(f"labels of row {i}: {wrong}")

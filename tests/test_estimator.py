@@ -21,7 +21,7 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict, cros
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from bert_genres import model
+from bert_genres import model, recipes
 from bert_genres.data import binarize, load_corpus
 from bert_genres.embeddings import BertEncoder
 from bert_genres.evaluation import f1_scores
@@ -212,6 +212,11 @@ def test_labels_as_people_write_them(small, texts):
         assert isinstance(list(Y)[0], list) or "labels separated by" in str(said[0].message)
         assert other.classes_.tolist() == ["Comedy", "Drama", "War"]
         assert (other.predict_proba(texts[60:]) == lists.predict_proba(texts[60:])).all()
+
+
+def test_a_label_that_means_nothing_is_left_out_aloud():
+    with pytest.warns(UserWarning, match="2 cells say 'nan', which is read as no label"):
+        assert recipes._label_lists([["Drama", "nan"], ["nan"], ["War"]])[1] == [["Drama"], [], ["War"]]
 
 
 def test_any_column_of_texts(fitted, texts):
