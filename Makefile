@@ -67,7 +67,7 @@ screenshot: setup .venv/.browser
 
 # Scores every baseline and recipe on the test rows of CORPUS, and what was tried on its validation rows, into results/.
 record: setup
-	@$(BIN)/python scripts/reproduce.py "$(CORPUS)" --record
+	@$(BIN)/python benchmarks/baselines.py "$(CORPUS)"
 	@for recipe in $$($(BIN)/python -c 'from bert_genres.files import register_names; print(*register_names("recipe"))'); do \
 	  $(BIN)/bert-genres train "$(CORPUS)" --recipe $$recipe --record --force --out reports/recorded/$$recipe || exit; done
 	@$(BIN)/python benchmarks/corpus.py "$(CORPUS)"

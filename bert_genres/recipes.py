@@ -494,22 +494,9 @@ def fit_networks(
     return np.concatenate(queries), heads, nets
 
 # %% ../nbs/07_recipes.ipynb #1e1111a9
-def fit_frozen(
-    films: pd.DataFrame,
-    part: np.ndarray,               # str [films]: train, validation, test
-    seed: int = 0,
-    encoder: BertEncoder | None = None,  # the packaged MiniLM with the article's length; its layer and pooling play no part
-    corpus: str = "own",            # its name, for the record
-) -> tuple[Bundle, dict]:           # the bundle, and what its parts say of the training rows when these are held out
-    """The recipe `frozen`. Everything is fitted on the training rows, stack and thresholds on what is held out of them; where
-    no row is kept for a test, the validation rows train too, for then there is nothing to compare."""
-    encoder = _reading(encoder or BertEncoder())
-    train = films[part == "train" if (part == "test").any() else part != "test"].reset_index(drop=True)
-    train["group"] = near_duplicates(train)              # once, for the folds, the kernel and the thresholds
-    texts, classes = list(train["plot"]), label_names(train.genres)
-    Y = binarize(train.genres, classes)[0]
-    if Y.all():
-        raise InputError("all training texts have the same labels: there is nothing to tell apart")
+def _fit_parts(train, Y, classes, encoder, seed):
+    "The model, and what its parts say of the training rows when these are held out: net, kernel and name, [n, labels]."
+    texts = list(train["plot"])
     words, W = fit_words(texts)
     axes = fit_topics(W, seed)
     with token_states(encoder, texts) as (states, lengths):
@@ -521,17 +508,35 @@ def fit_frozen(
     name = names.scores(mean[:, :d])
     stack = fit_stack(stack_features(net, score, name, kernel.prior), Y)
     terms, idf = list(words.get_feature_names_out()), words.idf_.astype(np.float32)
-    titles = (train.title.where(train.title != "", train.movie_id)).iloc[kernel.rows].tolist()
-    attending = _reading(encoder, queries)
-    model = Frozen(attending, terms, idf, axes, heads, kernel, names, stack, titles)
-    probs = model.weigh(net, score, name)
-    thresholds, power = choose_thresholds(Y, probs, kernel.prior, stratify(train, [1 / FOLDS] * FOLDS, seed))
+    titles = train.title.where(train.title != "", train.movie_id).iloc[kernel.rows].tolist()
+    model = Frozen(_reading(encoder, queries), terms, idf, axes, heads, kernel, names, stack, titles)
+    return model, {"net": net, "kernel": score, "name": name}
+
+
+def fit_frozen(
+    films: pd.DataFrame,
+    part: np.ndarray,               # str [films]: train, validation, test
+    seed: int = 0,
+    encoder: BertEncoder | None = None,  # the packaged MiniLM with the article's length; its layer and pooling play no part
+    corpus: str = "own",            # its name, for the record
+) -> tuple[Bundle, dict]:           # the bundle, and what its parts say of the training rows when these are held out
+    """The recipe `frozen`. Everything is fitted on the training rows, stack and thresholds on what is held out of them; where
+    no row is kept for a test, the validation rows train too, for then there is nothing to compare."""
+    train = films[part == "train" if (part == "test").any() else part != "test"].reset_index(drop=True)
+    train["group"] = near_duplicates(train)              # once, for the folds, the kernel and the thresholds
+    classes = label_names(train.genres)
+    Y = binarize(train.genres, classes)[0]
+    if Y.all():
+        raise InputError("all training texts have the same labels: there is nothing to tell apart")
+    model, held = _fit_parts(train, Y, classes, _reading(encoder or BertEncoder()), seed)
+    probs, prior = model.weigh(*held.values()), model.kernel.prior
+    thresholds, power = choose_thresholds(Y, probs, prior, stratify(train, [1 / FOLDS] * FOLDS, seed))
     bundle = Bundle(classes, model, thresholds, row_digests(films, part),
-                    describe_run("frozen", films, corpus, seed, attending, Y))
+                    describe_run("frozen", films, corpus, seed, model.encoder, Y))
     bundle.info["scores"] = {"rows": "training rows, each judged by models that had not seen it"} | evaluate(
         train.genres, probs, probs >= thresholds, classes)
     bundle.info["tradeoff"] = tradeoff(train.genres, probs, thresholds, classes)
-    return bundle, {"Y": Y, "probs": probs, "net": net, "kernel": score, "name": name, "prior": kernel.prior, "power": power}
+    return bundle, held | {"Y": Y, "probs": probs, "prior": prior, "power": power}
 
 # %% ../nbs/07_recipes.ipynb #b5e7f763
 RECIPES, BEST = {}, "frozen"     # name -> function

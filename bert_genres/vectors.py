@@ -58,6 +58,15 @@ def _locked(path):
         lock.release()
 
 # %% ../nbs/engine/06_vectors.ipynb #79e03225
+def _identity(path):
+    return os.stat(path).st_ino if path.exists() else None
+
+
+def _unlink(path):
+    for end in ("-journal", ""):
+        Path(f"{path}{end}").unlink(missing_ok=True)
+
+# %% ../nbs/engine/06_vectors.ipynb #12d42e68
 class _Database(contextlib.AbstractContextManager):
     "An SQLite file. A damaged one is started anew; one with another fault is done without, which is said once, on stderr."
     anew = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY_DBMOVED}
@@ -85,11 +94,11 @@ class _Database(contextlib.AbstractContextManager):
                 self._off |= {how, "written"}
 
     def _connected(self):
-        if self._identity() != self._opened:        # another process has started it anew
+        if _identity(self.path) != self._opened:        # another process has started it anew
             self.__exit__()
         if self._db is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._opened = self._identity()
+            self._opened = _identity(self.path)
             db = sqlite3.connect(self.path, timeout=60, isolation_level="IMMEDIATE")
             db.text_factory = bytes                 # damage can make a text of a blob, and not one in UTF-8
             db.execute("PRAGMA synchronous = NORMAL")
@@ -99,19 +108,12 @@ class _Database(contextlib.AbstractContextManager):
             self._db = db
         return self._db
 
-    def _identity(self):
-        return os.stat(self.path).st_ino if self.path.exists() else None
-
     def _start_anew(self):
         with _locked(self.path.parent / "locks" / "anew"), contextlib.suppress(OSError):
-            if self._identity() == self._opened:    # else another process has just done it
-                self._unlink()
+            if _identity(self.path) == self._opened:    # else another process has just done it
+                _unlink(self.path)
                 tqdm.write(f"{self.path} is damaged and is started anew", file=sys.stderr)
         self.__exit__()
-
-    def _unlink(self):
-        for end in ("-journal", ""):
-            Path(f"{self.path}{end}").unlink(missing_ok=True)
 
     def __exit__(self, *_):
         if self._db is not None:
@@ -130,6 +132,16 @@ def _sound(key, checksum, data):
 def _bytes_in_use(db):
     value = lambda name: db.execute(f"PRAGMA {name}").fetchone()[0]
     return (value("page_count") - value("freelist_count")) * value("page_size")
+
+
+def _insert(db, rows, bound):
+    "Keep rows, and return how many of the oldest had to go."
+    db.executemany("INSERT INTO vectors (key, checksum, data) VALUES (?, ?, ?)", rows)
+    oldest = "DELETE FROM vectors WHERE id IN (SELECT id FROM vectors ORDER BY id LIMIT ?)"
+    limit, gone = bound - 2 * sum(len(data) for *_, data in rows), 0      # the next ones shall find room
+    while _bytes_in_use(db) > limit and (n := db.execute(oldest, [len(rows)]).rowcount):
+        gone += n
+    return gone
 
 # %% ../nbs/engine/06_vectors.ipynb #e0e2e867
 class VectorCache(_Database):
@@ -152,18 +164,10 @@ class VectorCache(_Database):
     def put(self, vectors: dict[bytes, bytes]):
         "Keep vectors, all or none. Where the room is used up, those kept first go first."
         rows = [(key, _checksum(key, data), data) for key, data in vectors.items()]
-        if rows and self.bound and self.do("written", lambda db: self._insert(db, rows)) and not self.full:
+        if rows and self.bound and self.do("written", lambda db: _insert(db, rows, self.bound)) and not self.full:
             self.full = True
             tqdm.write(f"{self.path} is full, at {self.bound / 1e9:g} GB (BERT_GENRES_CACHE_SIZE): the oldest vectors make room",
                        file=sys.stderr)
-
-    def _insert(self, db, rows):
-        db.executemany("INSERT INTO vectors (key, checksum, data) VALUES (?, ?, ?)", rows)
-        oldest = "DELETE FROM vectors WHERE id IN (SELECT id FROM vectors ORDER BY id LIMIT ?)"
-        limit, gone = self.bound - 2 * sum(len(data) for *_, data in rows), 0      # the next ones shall find room
-        while _bytes_in_use(db) > limit and (n := db.execute(oldest, [len(rows)]).rowcount):
-            gone += n
-        return gone
 
     def verify(self) -> int:
         "Drops the vectors that are not as they were written. Returns how many."
@@ -181,11 +185,7 @@ class VectorCache(_Database):
 
     def empty(self):
         "Forget every vector, and give the disk back; even a full one, on which nothing could be deleted from the file."
-        def unlink(db):
-            db.execute("BEGIN IMMEDIATE")           # while no other process writes
-            self._unlink()
-
-        self.do("written", unlink)
+        self.do("written", lambda db: (db.execute("BEGIN IMMEDIATE"), _unlink(self.path)))   # while nobody else writes
         self.__exit__()
 
     def __len__(self):

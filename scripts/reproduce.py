@@ -25,7 +25,7 @@ from nbclient.exceptions import CellExecutionError
 
 from bert_genres.data import corpus_checksum, corpus_name, load_corpus, split_corpus
 from bert_genres.files import InputError, atomic_path
-from bert_genres.results import record, show_ladder
+from bert_genres.results import show_ladder
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAVE = ("02_baselines", "05_model", "06_cooccurrence", "07_recipes")    # what later chapters read
@@ -143,21 +143,11 @@ def store(path, target):
     nbformat.write(nb, path)
 
 
-def record_baselines(metrics):
-    "A file in results/ for each system that no bundle holds; `bert-genres train --record` writes those of the recipes."
-    kept = {k: metrics[k] for k in ("corpus", "checksum", "seed", "versions")}
-    for name, seconds in metrics["baselines"].items():
-        path = record({"kind": "baseline", "recipe": name, "split": "stratified", "seconds": round(seconds, 1)} | kept
-                      | {"metrics": metrics["systems"][name]})
-        print(path, file=sys.stderr)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus", nargs="?", default="sample")
     parser.add_argument("--all", action="store_true", help="run the engine's notebooks and the uses', too")
     parser.add_argument("--store", action="store_true", help="copy the outputs into the notebooks")
-    parser.add_argument("--record", action="store_true", help="write the baselines' scores to results/")
     args = parser.parse_args()
     if args.store and args.corpus != "sample":
         parser.error("only outputs from the sample are stored: those of another corpus hold its texts")
@@ -178,8 +168,6 @@ def main():
         for path in notebooks:
             store(path, reports / path.name)
     metrics = json.loads((reports / "metrics.json").read_text())
-    if args.record:
-        record_baselines(metrics)
     print(show_ladder(metrics))
     print(f"reports in {os.path.relpath(reports)}, {time.monotonic() - start:.0f} s", file=sys.stderr)
 
