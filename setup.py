@@ -27,5 +27,5 @@ setup(
     extras_require=extras,
     entry_points={"console_scripts": [cfg["console_scripts"]], "nbdev": ["bert_genres=bert_genres._modidx:d"]},
     packages=["bert_genres"],
-    package_data={"bert_genres": ["corpora/*.csv", "corpora/sample/*", "page/*", "py.typed"]},
+    package_data={"bert_genres": ["corpora/sample/*", "page/*", "py.typed"]},
 )

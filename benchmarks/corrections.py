@@ -1,7 +1,7 @@
 """What corrections by co-occurrence are worth, and fewer labels: chosen on held-out training rows, judged on validation rows,
 three seeds. Test rows are not touched. Written to results/<corpus>-<checksum8>-corrections.json after each seed; a seed
-that is there already, from this corpus and code, is not computed again. `--labels ARCHIVE` writes the packaged proposal of
-labels to merge.
+that is there already, from this corpus and code, is not computed again. `--labels ARCHIVE` writes merged-labels.csv, the
+proposal of labels to merge.
 """
 import hashlib
 import json
@@ -9,24 +9,23 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import rules
+from corpus import metadata
 from scipy.special import expit, logit
 
-from bert_genres import cooccurrence
 from bert_genres.baselines import best_threshold
-from bert_genres.cooccurrence import LabelRules, article_rules, close_rules, implications, propose_merges
+from bert_genres.cooccurrence import article_rules, close_rules, implications
 from bert_genres.data import (
-    SAMPLE,
     binarize,
     corpus_checksum,
     corpus_name,
     label_names,
     load_corpus,
     read_metadata,
-    read_plots,
     split_corpus,
     stratify,
 )
-from bert_genres.data import _read_archive as read_archive
 from bert_genres.embeddings import BertEncoder
 from bert_genres.evaluation import f1_scores, paired_difference, support_groups
 from bert_genres.files import InputError, atomic_path, code_digest
@@ -133,8 +132,7 @@ def systems(held, valid, Y):
         yield f"{name}, the article's rules", apply_rules(on_valid, article_rules(Y))
         yield f"{name}, those with a lower bound above 0.9", apply_rules(on_valid, close_rules(sure, Y.shape[1]))
         for z in (1., 1.96, 3.):
-            rules = LabelRules(z).fit(on_held, Y)
-            yield f"{name}, rules by effect, z = {z:g}", rules.transform(on_valid)
+            yield f"{name}, rules by effect, z = {z:g}", rules.turn(on_valid, *rules.rules_by_effect(on_held, Y, z))
     for name, (h, v) in softer(held, valid, Y):
         yield f"{name}; {GLOBAL}", v >= best_threshold(Y, h)[0]
         yield f"{name}; {OWN}", v >= thresholds_per_label(Y, h)
@@ -154,24 +152,24 @@ def rule_outcomes(named, Y, fold):
     "What the article's rules, counted on four folds, do to the held-out decisions of the fifth: sums over the folds."
     half, total = f1_scores(Y, named)["micro_f1"] / 2, np.zeros(5, dtype=int)
     for k in range(5):
-        rules = article_rules(Y[fold != k])
-        fired, right = (x[tuple(rules.T)] for x in cooccurrence.outcomes(named[fold == k], Y[fold == k]))
-        total += len(rules), (fired > 0).sum(), (right > fired * half).sum(), fired.sum(), right.sum()
+        pairs = article_rules(Y[fold != k])
+        fired, right = (x[tuple(pairs.T)] for x in rules.outcomes(named[fold == k], Y[fold == k]))
+        total += len(pairs), (fired > 0).sum(), (right > fired * half).sum(), fired.sum(), right.sum()
     return dict(zip(("rules", "fire", "pay", "cells", "right"), total.tolist(), strict=True)) | {"half_f1": half}
 
 
 def reduced_scores(V, train, V_valid, valid, full, merges, seed):
     "The article's head at 0.20, trained on all labels and on the reduced ones, judged on both."
     classes = label_names(train.genres)
-    few_train, few_valid = (cooccurrence.reduce_genres(g, merges) for g in (train.genres, valid.genres))
+    few_train, few_valid = (rules.reduce_genres(g, merges) for g in (train.genres, valid.genres))
     few = label_names(few_train)
     head, _ = fit_head(V, binarize(few_train, few)[0], seed=seed)
     names = lambda named, labels: [[labels[j] for j in np.flatnonzero(row)] for row in named]
     decided = {"all labels": names(full >= logit(.2), classes), "reduced": names(head.logits(V_valid) >= logit(.2), few)}
     out = {}
     for trained, said in decided.items():
-        there = said if trained == "reduced" else cooccurrence.reduce_genres(said, merges)
-        back = said if trained == "all labels" else cooccurrence.restore_genres(said, merges)
+        there = said if trained == "reduced" else rules.reduce_genres(said, merges)
+        back = said if trained == "all labels" else rules.restore_genres(said, merges)
         out[trained] = {"judged on all labels": judged(valid.genres, back, train.genres, classes),
                         "judged on the reduced": judged(few_valid, there, few_train, few)}
     return out
@@ -194,29 +192,29 @@ def frozen_logits(place, valid):
 
 
 def write_labels(archive):
-    "The packaged proposal: from the genres of the metadata's films that have no plot in this archive."
-    text = read_archive(Path(archive))
-    metadata, plots = read_metadata(text["movie.metadata.tsv"]), read_plots(text["plot_summaries.txt"])
-    genres = [g for g in metadata.genres[~metadata.movie_id.isin(plots.movie_id)] if g]
+    "Write the proposal: from the genres of the metadata's films that have no plot in this archive."
+    films = read_metadata(metadata(archive))
+    genres = [g for g in films.genres[~films.movie_id.isin(load_corpus(archive).movie_id)] if g]
     classes = label_names(genres)
-    with atomic_path(SAMPLE.parent / "merged-labels.csv") as path:
-        propose_merges(binarize(genres, classes)[0], classes).round(4).to_csv(path, index=False)
+    with atomic_path(rules.MERGES) as path:
+        rules.propose_merges(binarize(genres, classes)[0], classes).round(4).to_csv(path, index=False)
 
 
 def main(corpus):
     films = load_corpus(corpus)
     part = split_corpus(films, corpus=corpus)
     train, valid = (films[part == p].reset_index(drop=True) for p in ("train", "validation"))
-    classes, merges = label_names(train.genres), cooccurrence.merged_labels()
+    classes, merges = label_names(train.genres), pd.read_csv(rules.MERGES)
     Y, (truth, unknown) = binarize(train.genres, classes)[0], binarize(valid.genres, classes)
     missed = np.array([len(genres) for genres in unknown])
     path = Path("results") / f"{corpus_name(corpus)}-{corpus_checksum(films)[:8]}-corrections.json"
-    code = hashlib.sha256(code_digest("recipes").encode() + Path(__file__).read_bytes()).hexdigest()
+    own = b"".join(Path(name).read_bytes() for name in (__file__, rules.__file__, rules.MERGES))
+    code = hashlib.sha256(code_digest("recipes").encode() + own).hexdigest()
     done = json.loads(path.read_text()) if path.exists() else {}
     done = done if done.get("code") == code else {
         "corpus": corpus_name(corpus), "checksum": corpus_checksum(films), "code": code, "hardware": hardware(),
         "rows": "validation", "n": len(valid), "n_labels": len(classes),
-        "n_reduced": len(label_names(cooccurrence.reduce_genres(train.genres, merges))), "seeds": {}}
+        "n_reduced": len(label_names(rules.reduce_genres(train.genres, merges))), "seeds": {}}
     V, V_valid = (encode_cached(BertEncoder(), list(rows["plot"])) for rows in (train, valid))
     frozen = frozen_logits(Path("reports") / corpus_name(corpus), valid)
     for seed in [s for s in SEEDS if str(s) not in done["seeds"]]:

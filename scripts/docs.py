@@ -11,13 +11,16 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
+import holoviews
 import latex2mathml.converter
 import nbdev.serve
+from bokeh.embed import components
 from chapters import CONFIG, COPIED, NOTEBOOKS, ROOT, Filter, as_written, linked, signature
 
-from bert_genres.cooccurrence import chord, chord_page, implications
+from bert_genres.cooccurrence import chord, implications
 from bert_genres.data import binarize, label_names, load_corpus, split_corpus
 
 PROC = ROOT / "_proc"
@@ -30,8 +33,9 @@ def chord_of_sample():
     films = load_corpus("sample")
     genres = films.genres[split_corpus(films, corpus="sample") == "train"]
     classes = label_names(genres)
-    diagram = chord_page(chord(implications(binarize(genres, classes)[0], classes)))
-    scripts = diagram.split("</title>", 1)[1].removesuffix("</html>")
+    diagram = chord(implications(binarize(genres, classes)[0], classes))
+    script, place = components(holoviews.render(diagram, backend="bokeh"))
+    library = (files("bokeh") / "server" / "static" / "js" / "bokeh.min.js").read_text(encoding="utf-8")
     return f"""# Genres that share films
 
 The diagram of [its chapter]({address("cooccurrence")}), to explore. A band joins two genres that occur together in the
@@ -39,7 +43,7 @@ sample's training films. Point at one: it says how often the second genre is the
 Drag to move it, scroll to come closer.
 
 ````{{=html}}
-<div class="explore">{scripts}</div>
+<div class="explore"><script>{library}</script>{script}{place}</div>
 ````
 """
 

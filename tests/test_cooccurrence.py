@@ -1,25 +1,18 @@
-"""Implications, rules and merged labels: properties on random matrices, degenerate columns, parity with naive loops."""
+"""Implications, the article's rules, the chords, and what benchmarks/corrections.py tries beside them: properties on random
+matrices, degenerate columns, parity with naive loops."""
+import importlib.util
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 
-from bert_genres.cooccurrence import (
-    LabelRules,
-    arrange,
-    article_rules,
-    close_rules,
-    dependency_graph,
-    explore,
-    implications,
-    merged_labels,
-    outcomes,
-    propose_merges,
-    reduce_genres,
-    restore_genres,
-    wilson,
-)
+from bert_genres.cooccurrence import article_rules, chord, close_rules, dependency_graph, implications, wilson
 from bert_genres.evaluation import f1_scores
 from bert_genres.model import apply_rules
 
+spec = importlib.util.spec_from_file_location("rules", Path(__file__).resolve().parent.parent / "benchmarks" / "rules.py")
+spec.loader.exec_module(rules := importlib.util.module_from_spec(spec))
 SEEDS = range(12)
 
 
@@ -78,8 +71,7 @@ def test_chaining_brings_back_what_is_marked_transitive(seed):
 @pytest.mark.parametrize("Y", [np.zeros((5, 3), bool), np.zeros((0, 3), bool), np.zeros((4, 0), bool), np.eye(3, dtype=bool)])
 def test_labels_that_never_meet_imply_nothing(Y):
     assert len(implications(Y, range(Y.shape[1]))) == 0 and len(article_rules(Y)) == 0
-    rules = LabelRules().fit(Y, Y)
-    assert rules.on_.shape == rules.off_.shape == (0, 2) and (rules.transform(Y) == Y).all()
+    assert not np.any(rules.rules_by_effect(Y, Y))
 
 
 def test_empty_and_full_columns():
@@ -100,74 +92,64 @@ def test_wilson_is_within_bounds_and_narrows():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("on", [True, False])
-def test_outcomes_equal_a_naive_loop(seed, on):
-    truth, named = decisions(seed)
-    changed, right = outcomes(named, truth, on)
-    for a in range(truth.shape[1]):
-        for b in range(truth.shape[1]):
-            rows = [i for i in range(len(truth)) if named[i, a] and named[i, b] != on]
-            assert (changed[a, b], right[a, b]) == (len(rows), sum(truth[i, b] for i in rows))
+def test_the_articles_rules_equal_its_loop_in_any_order(seed):
+    Y, rng = random_labels(seed), np.random.default_rng(seed)
+    pairs, named = article_rules(Y), rng.random(Y.shape) < .2
+    once, looped = apply_rules(named, pairs), named.copy()
+    for _ in range(Y.shape[1]):                                        # until nothing changes
+        for a, b in rng.permutation(pairs):
+            looped[looped[:, a], b] = True
+    assert len(pairs) and (once == looped).all() and (apply_rules(once, pairs) == once).all()
+    assert (apply_rules(named, rng.permutation(pairs)) == once).all()
+
+
+def test_the_graph_and_the_chords_are_of_the_strongest_and_the_most_frequent():
+    table = implications(random_labels(0), [f"label {j}" for j in range(12)])
+    graph, diagram = dependency_graph(table, 9), chord(table, 5)
+    assert graph.number_of_edges() == 9 and not {(r.a, r.b) for r in table[table.transitive].itertuples()} & set(graph.edges)
+    top = table.groupby("a").support.first().nlargest(5)
+    links, nodes = diagram.data, diagram.nodes.data.set_index("label").films
+    assert nodes.to_dict() == top.to_dict() and len(links) and links.both.between(1, links.support).all()
+    lift = table.set_index(["a", "b"]).lift
+    assert all(lift[r.a, r.b] > 1 and top[r.a] <= top[r.b] for r in links.itertuples())
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_rules_once_equal_a_loop_in_any_order_and_twice_equal_once(seed):
+def test_what_a_rule_would_do_equals_a_naive_loop(seed):
     truth, named = decisions(seed)
-    rules, rng = LabelRules(z=1).fit(named, truth), np.random.default_rng(seed)
-    assert len(rules.on_) + len(rules.off_) > 0
-    once = rules.transform(named)
-    assert (rules.transform(once) == once).all()
-    looped = named.copy()
-    for value, pairs in (True, rules.on_), (False, rules.off_):        # off has the last word
-        for a, b in rng.permutation(pairs):
-            for row in looped:
-                if row[a]:
-                    row[b] = value
+    for on in (True, False):
+        changed, right = rules.outcomes(named, truth, on)
+        for a in range(truth.shape[1]):
+            for b in range(truth.shape[1]):
+                rows = named[:, a] & (named[:, b] != on)
+                assert (changed[a, b], right[a, b]) == (rows.sum(), truth[rows, b].sum())
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_rules_by_effect_each_pay_and_have_no_order(seed):
+    truth, named = decisions(seed)
+    on, off = rules.rules_by_effect(named, truth, z=1)
+    before, once, looped = f1_scores(truth, named)["micro_f1"], rules.turn(named, on, off), named.copy()
+    assert (on | off).any() and (rules.turn(once, on, off) == once).all()
+    for value, pairs in (True, np.argwhere(on)), (False, np.argwhere(off)):            # off has the last word
+        for a, b in np.random.default_rng(seed).permutation(pairs):
+            alone = named.copy()
+            alone[named[:, a], b] = value
+            assert f1_scores(truth, alone)["micro_f1"] > before
+            looped[looped[:, a], b] = value
     assert (looped == once).all()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_the_order_of_labels_and_films_changes_no_rule(seed):
-    truth, named = decisions(seed)
-    rng = np.random.default_rng(seed)
-    order, rows = rng.permutation(truth.shape[1]), rng.permutation(len(truth))
-    one, other = LabelRules(z=1).fit(named, truth), LabelRules(z=1).fit(named[rows][:, order], truth[rows][:, order])
-    for kind in ("on_", "off_"):
-        assert {tuple(r) for r in getattr(one, kind)} == {tuple(order[r]) for r in getattr(other, kind)}
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_each_rule_alone_pays_where_it_was_chosen(seed):
-    truth, named = decisions(seed)
-    rules, before = LabelRules(z=1).fit(named, truth), f1_scores(truth, named)["micro_f1"]
-    for kind, value in (("on_", True), ("off_", False)):
-        for a, b in getattr(rules, kind):
-            after = named.copy()
-            after[named[:, a], b] = value
-            assert f1_scores(truth, after)["micro_f1"] > before
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_the_articles_rules_in_any_order(seed):
-    Y, rng = random_labels(seed), np.random.default_rng(seed)
-    rules, named = article_rules(Y), rng.random(Y.shape) < .2
-    once = apply_rules(named, rules)
-    assert (apply_rules(named, rng.permutation(rules)) == once).all() and (apply_rules(once, rules) == once).all()
-    assert len(rules) and (once >= named).all()
-
-
 def test_merged_labels_go_there_and_back():
-    merges = merged_labels()
+    merges = pd.read_csv(rules.MERGES)
     kept = {part for into in merges.into for part in into.split("|")}
-    assert len(merges) == merges.label.nunique() > 50 and not kept & set(merges.label)
-    assert set(merges.kind) == {"synonym", "composite", "kind"}
-    assert (merges[merges.kind != "synonym"].lower > 2 / 3).all()
+    assert len(merges) == merges.label.nunique() == 64 and not kept & set(merges.label)          # as chapter 06 says
     rng, labels = np.random.default_rng(0), sorted(kept | set(merges.label) | {"A label of its own"})
     films = [sorted(rng.choice(labels, 4, replace=False)) for _ in range(200)] + [[]]
-    reduced = reduce_genres(films, merges)
+    reduced = rules.reduce_genres(films, merges)
     assert not {g for film in reduced for g in film} & set(merges.label)
-    assert reduce_genres(reduced, merges) == reduced == reduce_genres(restore_genres(reduced, merges), merges)
-    assert reduce_genres([["Action Comedy", "Comedy film"]], merges) == [["Action", "Comedy"]]
+    assert reduced == rules.reduce_genres(rules.restore_genres(reduced, merges), merges)
+    assert rules.reduce_genres([["Action Comedy", "Comedy film"]], merges) == [["Action", "Comedy"]]
 
 
 def test_proposals_do_not_depend_on_the_order_of_labels():
@@ -178,25 +160,7 @@ def test_proposals_do_not_depend_on_the_order_of_labels():
     Y[:, 6] |= Y[:, 5]
     Y[:, [1, 4]] &= rng.random((400, 2)) < .3
     order = rng.permutation(len(names))
-    one = propose_merges(Y, names.tolist())
-    assert one.equals(propose_merges(Y[:, order], names[order].tolist()))
+    one = rules.propose_merges(Y, names.tolist())
+    assert one.equals(rules.propose_merges(Y[:, order], names[order].tolist()))
     assert dict(zip(one.label, one.into, strict=True)) == {
         "Comedy film": "Comedy", "Horror Comedy": "Comedy|Horror", "Comedy horror": "Comedy|Horror", "Courtroom Drama": "Drama"}
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_hubs_stand_apart(seed):
-    rng = np.random.default_rng(seed)
-    Y = rng.random((400, 40)) < rng.uniform(.01, .5, 40)
-    graph = dependency_graph(implications(Y, [f"genre number {j}" for j in range(40)]), 60)
-    around, hubs = arrange(graph)
-    assert around.keys() | hubs.keys() == set(graph) and len(hubs) > 3
-    assert all(np.isclose(np.hypot(*x), 1) for x in around.values())
-    at = np.array(list(hubs.values()))
-    gap = np.abs(at[:, None] - at)[np.triu_indices(len(at), 1)]
-    assert ((gap[:, 0] > .3) | (gap[:, 1] > .09)).all()
-
-
-def test_exploring_an_unknown_label_says_so():
-    with pytest.raises(ValueError, match="'Opera' occurs with no other label"):
-        explore("Opera", implications(np.ones((3, 2), bool), ["Drama", "Comedy"]))
