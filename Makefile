@@ -73,7 +73,6 @@ record: setup
 	@$(BIN)/python benchmarks/corpus.py "$(CORPUS)"
 	@$(BIN)/python benchmarks/ablation.py "$(CORPUS)"
 	@$(BIN)/python benchmarks/corrections.py "$(CORPUS)"
-	@$(BIN)/python benchmarks/finetuning.py "$(CORPUS)"
 	@$(BIN)/python benchmarks/changes.py "$(CORPUS)"
 	@$(BIN)/python benchmarks/paired.py "$(CORPUS)" reports/recorded/frozen reports/recorded/article-longer
 	@$(BIN)/python benchmarks/paired.py "$(CORPUS)" reports/recorded/finetuned reports/recorded/frozen

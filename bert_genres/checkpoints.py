@@ -207,8 +207,10 @@ class Checkpoint:
 
 # %% ../nbs/engine/05_checkpoints.ipynb #6e24b24c
 def fitting_weights(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    "Returns `read_weights` of a checkpoint. Raises InputError for other shapes than its configuration says, and for NaN."
+    "Returns `read_weights` of a checkpoint. Raises InputError for other shapes than its configuration says, NaN and adapters."
     tensors, c = read_weights(checkpoint.folder), checkpoint.config
+    if adapter := next((name for name in tensors if "adapter" in name), None):
+        raise InputError(f"{checkpoint.folder}: has adapters ({adapter}), which are not supported")
     d, inner = c["hidden_size"], c["intermediate_size"]
     norm = lambda at: {f"{at}/gamma": (d,), f"{at}/beta": (d,)}
     dense = lambda at, *shape: {f"{at}/kernel": shape, f"{at}/bias": shape[1:]}

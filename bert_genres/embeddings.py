@@ -53,15 +53,11 @@ def bert_layer(checkpoint: Checkpoint, n_layers: int | None = None, **params):
     config = map_stock_config_to_params(StockBertConfig(**{
         k: v for k, v in checkpoint.config.items() if k in StockBertConfig()}))
     tensors = fitting_weights(checkpoint)
-    adapter = tensors.get("bert/encoder/layer_0/output/adapter-down/bias")
-    params["adapter_size"] = params.get("adapter_size") or (None if adapter is None else len(adapter))
     config.update(num_layers=n_layers or config.num_layers, mask_zero=True, **params)
     layer = bert.BertModelLayer.from_params(config, name="bert")
     zeros = tf.zeros([1, 4], tf.int32)
     layer([zeros, zeros])
-    stock = {w.name: map_to_stock_variable_name(w.name) for w in layer.weights}
-    layer.set_weights([w.numpy() if "/adapter-" in w.name and stock[w.name] not in tensors else tensor(tensors, stock[w.name])
-                       for w in layer.weights])
+    layer.set_weights([tensor(tensors, map_to_stock_variable_name(w.name)) for w in layer.weights])
     for part in [layer, *layer.submodules]:
         part.input_spec = None
     return layer
@@ -112,11 +108,6 @@ def bert_graph(checkpoint: Checkpoint, *layers: int):
     dense = lambda x, name: op.add(op.matmul(x, weight(f"{name}/kernel"), False, False), weight(f"{name}/bias"))
     split = lambda x: op.transpose(op.reshape(x, axis(0, 0, heads, width // heads), True), axis(0, 2, 1, 3))
 
-    def adapted(x, at):
-        if f"bert/{at}/adapter-down/kernel" not in tensors:
-            return x
-        return op.add(x, dense(op.gelu(dense(x, f"{at}/adapter-down"), "tanh"), f"{at}/adapter-up"))
-
     def norm(x, name):
         x = op.mvn(x, axis(-1), True, 1e-12, "inside_sqrt")
         return op.add(op.multiply(x, weight(f"{name}/gamma")), weight(f"{name}/beta"))
@@ -135,10 +126,9 @@ def bert_graph(checkpoint: Checkpoint, *layers: int):
         q, k, v = (split(dense(x, f"{at}/attention/self/{part}")) for part in ("query", "key", "value"))
         a = op.transpose(op.scaled_dot_product_attention(q, k, v, bias), axis(0, 2, 1, 3))
         a = dense(op.reshape(a, axis(0, 0, width), True), f"{at}/attention/output/dense")
-        x = norm(op.add(x, adapted(a, f"{at}/attention/output")), f"{at}/attention/output/LayerNorm")
+        x = norm(op.add(x, a), f"{at}/attention/output/LayerNorm")
         f = op.gelu(dense(x, f"{at}/intermediate/dense"), "tanh")
-        f = adapted(dense(f, f"{at}/output/dense"), f"{at}/output")
-        x = after[i + 1] = norm(op.add(x, f), f"{at}/output/LayerNorm")
+        x = after[i + 1] = norm(op.add(x, dense(f, f"{at}/output/dense")), f"{at}/output/LayerNorm")
     states = [after[n] for n in layers]
     return ov.Model([op.concat(states, -1) if len(states) > 1 else x], [ids], "bert")
 

@@ -206,14 +206,6 @@ class Attention:
         half = lambda weights: weights.astype(np.float16).astype(np.float32)      # as precise as a bundle keeps them
         return queries.astype(np.float32), Head(half(kernel_1), half(bias_1), half(kernel_2), half(bias_2))
 
-    def start(self, queries, head):
-        "Go on from what `weights` gave."
-        kernel_1, times = head.kernel_1.copy(), self.width // len(self.center)
-        bias_1 = head.bias_1 + np.tile(self.center, times) @ kernel_1[:self.width]
-        kernel_1[:self.width] *= np.tile(self.scale, times)[:, None]
-        self.queries.assign((queries[1:] * self.scale).T)
-        self.head.set_weights([kernel_1, bias_1, head.kernel_2, head.bias_2])
-
 # %% ../nbs/07_recipes.ipynb #e7344c5f
 def batches(rows, lengths, size, rng):
     "Rows in random batches of like length."

@@ -102,6 +102,18 @@ def test_weights_of_other_types_are_one_line(tiny, tmp_path, run):
     assert f"{name} is stored as BOOL" in one_line(done, 2)
 
 
+@pytest.mark.parametrize("name", ["bert/encoder/layer_1/output/adapter-down/kernel",
+                                  "bert.encoder.layer.1.output.adapter_down.weight"])
+def test_adapters_are_not_left_out_in_silence(tiny, tmp_path, run, name):
+    tensors = tiny["values"] if "/" in name else load_file(tiny["hf"] / "model.safetensors")
+    folder = shutil.copytree(tiny["hf"], tmp_path / "model")
+    save_file(tensors | {name: np.zeros((24, 4), np.float32)}, folder / "model.safetensors")
+    with pytest.raises(InputError, match="has adapters"):
+        bert_layer(Checkpoint(folder))
+    done = run("encode", "-", "--out", tmp_path / "v.npy", "--model", folder, "--max-seq-len", 16, stdin=b"a cat\n")
+    assert f"{folder}: has adapters (bert/encoder/layer_1/output/adapter" in one_line(done, 2)
+
+
 def numpy_bert(values, ids, n_layers):
     "BERT written once more, in plain NumPy and float64, one text at a time and without padding: hidden [tokens, d]."
     w = lambda name: values[f"bert/{name}"].astype(np.float64)

@@ -68,17 +68,20 @@ if len(sys.argv) > 3:                    # save after each step, and stand still
 films = load_corpus("sample").iloc[:120].reset_index(drop=True)
 encoder = BertEncoder(sys.argv[1], 64, precision="fp32")
 fit = finetuning.fit_network
-def kept(net, training, ids, topics, *args):     # what a training was given, and what came of it
-    given = {"topics": topics, "targets": args[0], "center": net.top.center, "scale": net.top.scale}
-    out = fit(net, training, ids, topics, *args)
+def kept(training, ids, topics, *args):     # what a training was given, and what came of it
+    top = training.net.top
+    given = {"topics": topics, "targets": args[0], "center": top.center, "scale": top.scale}
+    out = fit(training, ids, topics, *args)
     names = [re.sub(r"dense_\\d+", "dense", v.name) for v in training.variables]      # Keras counts those of `frozen`, too
     np.savez(sys.argv[2], **given, **{f"{k} {name}": v.numpy() for k, (name, v) in enumerate(zip(names, training.variables))})
     return out
 finetuning.fit_network = kept
 began = time.monotonic()
-bundle, said = finetuning.fit_finetuned(films, split_all_rows(films), encoder=encoder, epochs=2, batch_size=8)
+part = split_all_rows(films)
+bundle = finetuning.fit_finetuned(films, part, encoder=encoder, epochs=2, batch_size=8)
 print(time.monotonic() - began, bundle.info["seconds"], bundle.info["training_seconds"])
-np.savez(sys.argv[2].replace(".npz", "-said.npz"), scores=said["scores"], tuned=said["tuned"], frozen=said["frozen"])
+tuned, frozen = bundle.head.parts(list(films["plot"][part == "validation"]))
+np.savez(sys.argv[2].replace(".npz", "-said.npz"), scores=bundle.info["epoch_scores"], tuned=tuned, frozen=frozen)
 """
 
 
@@ -151,10 +154,7 @@ y = (np.random.default_rng(0).random((len(texts), len(start.classes_))) < .1).as
 for strategy in strategies:
     tf.keras.utils.set_random_seed(0)                    # where the head starts
     with strategy.scope():
-        net = Network(start, texts, dropout=0)
-        for layer in net.top.head.layers[::2]:
-            layer.rate = 0
-        training = Training(net, 6, strategy=strategy)
+        training = Training(Network(start, texts, (0, 0, 0)), 6, precision=sys.argv[2], strategy=strategy)
         print(strategy.num_replicas_in_sync, *[training.step(ids, topics, y) for _ in range(4)])
 """
 
@@ -192,21 +192,23 @@ def said(files):
     return [(out.read(), err.read()[-2000:]) for out, err in files]
 
 
-def test_two_replicas_and_two_workers_go_the_way_of_one(start, tmp_path):
-    done = subprocess.run([sys.executable, "-c", REPLICAS, start], capture_output=True, check=False)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])     # on a processor, fp16 is but the scale of the loss
+def test_two_replicas_and_two_workers_go_the_way_of_one(start, tmp_path, precision):
+    done = subprocess.run([sys.executable, "-c", REPLICAS, start, precision], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
-    first, second = two_workers(REPLICAS, [start], [start], caches=[tmp_path] * 2)
+    first, second = two_workers(REPLICAS, *[[start, precision]] * 2, caches=[tmp_path] * 2)
     one, *two = np.array([line.split() for line in [*done.stdout.decode().splitlines(), *first, *second]], dtype=float)
-    assert (one[0], *(found[0] for found in two)) == (1, 2, 2, 2)
-    for found in two:
-        np.testing.assert_allclose(one[1:], found[1:], rtol=1e-4)
+    assert (one[0], *(other[0] for other in two)) == (1, 2, 2, 2)
+    for other in two:
+        np.testing.assert_allclose(one[1:], other[1:], rtol=1e-4)
     assert len(set(one[1:].round(4))) == 4                     # the weights move from step to step
 
 
 CHIEF = """
-from bert_genres.finetuning import _strategy, agree, is_chief
+from bert_genres.finetuning import _strategy, agree
 strategy = _strategy()
-print(strategy.num_replicas_in_sync, is_chief(strategy), agree(strategy, .25 if is_chief(strategy) else 7.))
+chief = strategy.extended.should_checkpoint
+print(strategy.num_replicas_in_sync, chief, agree(strategy, .25 if chief else 7.))
 """
 
 
