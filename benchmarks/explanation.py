@@ -1,4 +1,4 @@
-"""Do explanations name what matters? The deletion test of chapter 11 on 500 validation plots of four sentences or more: the
+"""Do explanations name what matters? The deletion test on 500 validation plots of four sentences or more: the
 bundle of recipe frozen explains, it and the article's recipe judge; both are trained on the training rows. Written to
 results/<corpus>-<checksum8>-explanation.json; intervals are 95 %, from 1,000 resamples of the plots.
 """
@@ -6,15 +6,37 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from scipy.special import logit
 
 from bert_genres.data import corpus_checksum, corpus_name, load_corpus, split_corpus
 from bert_genres.evaluation import interval, resample
-from bert_genres.explanation import deletion_test, split_sentences
-from bert_genres.files import InputError
+from bert_genres.explanation import split_sentences
+from bert_genres.files import InputError, progress
 from bert_genres.model import load_bundle
 from bert_genres.results import hardware, write_metrics
 
 PLOTS, REMOVED, SEED = 500, 2, 0
+
+
+def deletion_test(bundle, texts, judges):
+    """Return what the likeliest label's logit loses for each of the judges (bundles with the same labels) when the sentences
+    go that `bundle` names, and when random ones go: float [judges, n, 2]. The texts have more than `REMOVED` sentences."""
+    rng, variants, label = np.random.default_rng(SEED), [], []
+    with progress(len(texts), "explaining") as bar:
+        for text in texts:
+            parts = split_sentences(text)
+            cut = lambda gone, parts=parts: "".join(part for k, part in enumerate(parts) if k not in gone)
+            probs = bundle.predict_proba([text, *(cut([k]) for k in range(len(parts)))])
+            label.append(probs[0].argmax())
+            first = np.argsort(probs[1:, label[-1]], kind="stable")[:REMOVED]
+            variants += [text, cut(first), cut(rng.choice(len(parts), REMOVED, replace=False))]
+            bar.update()
+    losses = []
+    for judge in judges:
+        p = judge.predict_proba(variants)[np.arange(len(variants)), np.repeat(label, 3)].reshape(-1, 3)
+        x = logit(np.clip(p, 1e-7, 1 - 1e-7))
+        losses.append(x[:, :1] - x[:, 1:])
+    return np.array(losses)
 
 
 def main(corpus, places):
@@ -27,7 +49,7 @@ def main(corpus, places):
     rng = np.random.default_rng(SEED)
     plots = [valid["plot"].iloc[i] for i in rng.permutation(len(valid))]
     texts = [plot for plot in plots if len(split_sentences(plot)) >= 2 * REMOVED][:PLOTS]
-    losses = deletion_test(bundles["frozen"], texts, list(bundles.values()), REMOVED, SEED)
+    losses = deletion_test(bundles["frozen"], texts, list(bundles.values()))
     weights, out = resample(losses.shape[1], seed=SEED), {}
     for name, loss in zip(bundles, losses, strict=True):
         more = loss[:, 0] - loss[:, 1]

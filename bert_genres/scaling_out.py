@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PART', 'PART_SIZE', 'file_system', 'list_files', 'on_this_machine', 'read_parts', 'part_path', 'write_whole', 'claim',
-           'parts_done', 'Predictor', 'Encoder', 'ray_cluster', 'run_job', 'predict_files', 'encode_files']
+           'parts_done', 'Worker', 'load_predictor', 'load_encoder', 'ray_cluster', 'run_job', 'predict_files',
+           'encode_files']
 
 # %% ../nbs/uses/04_scaling_out.ipynb #2008b679
 import contextlib
@@ -24,12 +25,16 @@ from .model import load_bundle, prediction
 from .runtimes import n_threads, quiet_stderr, resolve_precision
 from .tables import FORMATS, file_kind, read_texts
 
+# %% ../nbs/uses/04_scaling_out.ipynb #50accbdb
+try:
+    import pyarrow as pa
+    from pyarrow import fs, parquet
+except ImportError:
+    raise ImportError("--engine ray needs pyarrow: install bert-genres[ray]") from None
+
 # %% ../nbs/uses/04_scaling_out.ipynb #aa63cd01
 def file_system(place: str):
-    "pyarrow's file system for a path or an address, and the path in it. InputError where there is no such kind."
-    import pyarrow as pa
-    from pyarrow import fs
-
+    "Return pyarrow's file system for a path or an address, and the path in it. InputError where there is no such kind."
     if "://" not in place:
         return fs.LocalFileSystem(), os.path.abspath(place)
     try:
@@ -37,32 +42,28 @@ def file_system(place: str):
     except (pa.ArrowException, ValueError) as e:
         raise InputError(f"{place}: {str(e).splitlines()[0]}") from e
 
-# %% ../nbs/uses/04_scaling_out.ipynb #b0cb8b46
+# %% ../nbs/uses/04_scaling_out.ipynb #fea1ca54
 def list_files(
     place: str,                # a file, or a folder of files
 ) -> tuple:                    # pyarrow's file system, the folder's path in it, and (name in it, bytes, mtime in ns) of each file
-    "The files of texts at a place, by name. InputError where there is none."
-    from pyarrow import fs
-
+    "Return the files of texts at a place, by name. InputError where there is none."
     files, path = file_system(place)
-    found = files.get_file_info(path)
-    if found.type == fs.FileType.NotFound:
+    info = files.get_file_info(path)
+    if info.type == fs.FileType.NotFound:
         raise InputError(f"{place}: no such file or folder")
-    root = path if found.type == fs.FileType.Directory else os.path.dirname(path)
-    infos = [found] if found.is_file else files.get_file_info(fs.FileSelector(path, recursive=True))
-    infos = [f for f in infos if f.is_file and file_kind(Path(f.path)) in FORMATS]
-    texts = sorted((os.path.relpath(f.path, root), f.size, f.mtime_ns) for f in infos)
-    texts = [f for f in texts if found.is_file or not any(part[0] in "._" for part in f[0].split("/"))]
+    root = os.path.dirname(path) if info.is_file else path
+    infos = [info] if info.is_file else files.get_file_info(fs.FileSelector(path, recursive=True))
+    texts = sorted((os.path.relpath(f.path, root), f.size, f.mtime_ns) for f in infos
+                   if f.is_file and file_kind(Path(f.path)) in FORMATS)
+    texts = [f for f in texts if info.is_file or not any(part[0] in "._" for part in f[0].split("/"))]
     if not texts:
         raise InputError(f"{place}: no file that ends in {', '.join(FORMATS)} (packed or not)")
     return files, root, texts
 
-# %% ../nbs/uses/04_scaling_out.ipynb #3c015277
+# %% ../nbs/uses/04_scaling_out.ipynb #b0cb8b46
 @contextlib.contextmanager
 def on_this_machine(files, path: str):
-    "The path of a file here: its own, or that of a copy for as long as the context lasts."
-    from pyarrow import fs
-
+    "Yield the path of a file here: its own, or that of a copy for as long as the context lasts."
     if isinstance(files, fs.LocalFileSystem):
         yield Path(path)
         return
@@ -77,7 +78,7 @@ PART_SIZE = 4_000_000    # characters at which a part ends before that
 
 
 def read_parts(path: Path):   # yields lists of (row, id, plot, None) or (row, id, None, what is wrong)
-    "The texts of a file, a part at a time. InputError where the file as a whole cannot be read."
+    "Yield the texts of a file, a part at a time. InputError where the file as a whole cannot be read."
     part, size = [], 0
     for row in read_texts(path):
         part.append(row)
@@ -88,132 +89,116 @@ def read_parts(path: Path):   # yields lists of (row, id, plot, None) or (row, i
     if part:
         yield part
 
-# %% ../nbs/uses/04_scaling_out.ipynb #e01fd5f3
+# %% ../nbs/uses/04_scaling_out.ipynb #b97c7515
 def part_path(folder: str, name: str, part: int) -> str:
-    "Where the output of a part of the file `name` belongs."
+    "Return where the output of a part of the file `name` belongs."
     return f"{folder}/{name}/{part:06d}.parquet"
 
-
+# %% ../nbs/uses/04_scaling_out.ipynb #bb1fea26
 def write_whole(files, path: str, data: bytes):
-    "A file that appears whole or not at all."
-    from pyarrow import fs
-
+    "Write a file that appears whole or not at all."
+    folder, name = os.path.split(path)
     local = isinstance(files, fs.LocalFileSystem)
     if local:
-        files.create_dir(os.path.dirname(path))
-    place = f"{os.path.dirname(path)}/_{os.path.basename(path)}.{os.getpid()}" if local else path
+        files.create_dir(folder)
+    place = f"{folder}/_{name}.{os.getpid()}" if local else path
     with files.open_output_stream(place) as f:
         f.write(data)
     if local:
         files.move(place, path)
 
-# %% ../nbs/uses/04_scaling_out.ipynb #ef59e062
+# %% ../nbs/uses/04_scaling_out.ipynb #e01fd5f3
 def claim(place: str, job: dict):
-    "The output's file system and folder, for this very job. InputError where the folder holds something else."
-    from pyarrow import fs
-
+    "Return the output's file system and folder, for this very job. InputError where the folder holds something else."
     files, folder = file_system(place)
-    found = files.get_file_info([folder, f"{folder}/_job.json"])
+    whole, note = files.get_file_info([folder, f"{folder}/_job.json"])
     data = json.dumps(job, indent=1, ensure_ascii=False, sort_keys=True).encode()
-    if found[1].is_file:
-        with files.open_input_stream(found[1].path) as f:
+    if note.is_file:
+        with files.open_input_stream(note.path) as f:
             before = parse_json(f.read().decode(errors="replace"), f"{place}/_job.json")
-        before = before if isinstance(before, dict) else {}
-        if other := sorted(k for k in before | job if before.get(k) != json.loads(data).get(k)):
+        before, job = before if isinstance(before, dict) else {}, json.loads(data)
+        if other := sorted(k for k in before | job if before.get(k) != job.get(k)):
             raise InputError(f"{place}: holds the output of another job (other {', '.join(other)}): choose another --out")
-    elif found[0].is_file or (found[0].type == fs.FileType.Directory and files.get_file_info(fs.FileSelector(folder))):
+    elif whole.is_file or (whole.type == fs.FileType.Directory and files.get_file_info(fs.FileSelector(folder))):
         raise InputError(f"{place}: is there already and is no output of this command")
     else:
         write_whole(files, f"{folder}/_job.json", data)
     return files, folder
 
-
+# %% ../nbs/uses/04_scaling_out.ipynb #c45f61de
 def parts_done(files, folder: str) -> set[str]:
-    "The paths of all parts that are there."
-    from pyarrow import fs
-
-    found = files.get_file_info(fs.FileSelector(folder, recursive=True))
-    return {f.path for f in found if f.is_file and f.path.endswith(".parquet")}
+    "Return the paths of all parts that are there."
+    infos = files.get_file_info(fs.FileSelector(folder, recursive=True))
+    return {f.path for f in infos if f.is_file and f.path.endswith(".parquet")}
 
 # %% ../nbs/uses/04_scaling_out.ipynb #405686cd
-class _Worker:
-    "Does parts; what it makes of texts is told by `fields`, Arrow's, and `results`, a dict of them for each text."
-    def __init__(self, files, folder):
-        self.files, self.folder = files, folder
+class Worker:
+    "Does parts. `load(*settings)` returns Arrow's fields and a function that yields a dict of them for each text."
+    def __init__(self, files, folder, load, *settings):
         if os.environ.get("OMP_NUM_THREADS"):
             os.environ.setdefault("RAYON_NUM_THREADS", str(n_threads()))   # the tokenizer's
+        self.files, self.folder, (self.fields, self.results) = files, folder, load(*settings)
 
     def __call__(self, batch):
-        "Do the parts that are an Arrow table's rows; the number of texts of each."
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        fields = [("file", pa.string()), ("row", pa.int64()), ("id", pa.string()), *self.fields, ("error", pa.string())]
-        schema, sizes = pa.schema(fields), []
+        "Do the parts that are an Arrow table's rows, and return the number of texts of each."
+        schema = pa.schema([("file", "string"), ("row", "int64"), ("id", "string"), *self.fields, ("error", "string")])
+        sizes = []
         for item in batch.to_pylist():
             rows = json.loads(item["rows"])
             results = iter(self.results([plot for _, _, plot, _ in rows if plot is not None]))
-            said = [{"file": item["name"], "row": n, "id": key, "error": error} | ({} if error else next(results))
-                    for n, key, _, error in rows]
-            parquet.write_table(pa.Table.from_pylist(said, schema), sink := pa.BufferOutputStream())
+            table = [{"file": item["name"], "row": n, "id": key, "error": error} | ({} if error else next(results))
+                     for n, key, _, error in rows]
+            parquet.write_table(pa.Table.from_pylist(table, schema), sink := pa.BufferOutputStream())
             write_whole(self.files, part_path(self.folder, item["name"], item["part"]), sink.getvalue())
             sizes.append(len(rows))
         return {"n": sizes}
 
+# %% ../nbs/uses/04_scaling_out.ipynb #4366d384
+def load_predictor(bundle, threshold, correct):
+    "Return the fields and the function of a `Worker` that predicts as `bert-genres predict` does."
+    bundle = load_bundle(bundle)
+
+    def results(plots):
+        probs = bundle.predict_proba(plots)
+        for p, named in zip(probs, bundle.decide(probs, threshold, correct), strict=True):
+            row = prediction(bundle, p, named)
+            yield row | {"probabilities": list(row["probabilities"].items())}
+
+    return [("genres" if bundle.of_films else "labels", pa.list_(pa.string())),
+            ("probabilities", pa.map_(pa.string(), pa.float64()))], results
+
+# %% ../nbs/uses/04_scaling_out.ipynb #94a7f5d2
+def load_encoder(settings):
+    "Return the fields and the function of a `Worker` that encodes as `bert-genres encode` does."
+    encoder = BertEncoder(**settings)
+    vectors = lambda plots: ({"vector": vector} for vector in encoder.encode(plots))
+    return [("vector", pa.list_(pa.float32(), *encoder.shape))], vectors
+
 # %% ../nbs/uses/04_scaling_out.ipynb #0c5ac2eb
-class Predictor(_Worker):
-    "Genres and probabilities, as `bert-genres predict` writes them."
-    def __init__(self, files, folder, bundle, threshold, correct):
-        import pyarrow as pa
-
-        super().__init__(files, folder)
-        self.bundle, self.threshold, self.correct = load_bundle(bundle), threshold, correct
-        self.fields = ("genres", pa.list_(pa.string())), ("probabilities", pa.map_(pa.string(), pa.float64()))
-
-    def results(self, plots):
-        probs = self.bundle.predict_proba(plots)
-        for p, named in zip(probs, self.bundle.decide(probs, self.threshold, self.correct), strict=True):
-            said = prediction(self.bundle, p, named)
-            yield said | {"probabilities": list(said["probabilities"].items())}
-
-
-class Encoder(_Worker):
-    "Vectors, as `bert-genres encode` writes them."
-    def __init__(self, files, folder, settings):
-        import pyarrow as pa
-
-        super().__init__(files, folder)
-        self.encoder = BertEncoder(**settings)
-        self.fields = [("vector", pa.list_(pa.float32(), *self.encoder.shape))]
-
-    def results(self, plots):
-        return ({"vector": vector} for vector in self.encoder.encode(plots))
-
-# %% ../nbs/uses/04_scaling_out.ipynb #0847be46
 def _look(item, files, root):
-    "How many texts each part of a file has, what is wrong with its first bad row, and what with the whole of it."
-    sizes, bad, broken, path = [], "", "", f"{root}/{item['name']}"
-    with on_this_machine(files, path) as here:
+    "Return how many texts each part of a file has, what is wrong with its first bad row, and what with the whole of it."
+    sizes, bad, broken = [], "", ""
+    with on_this_machine(files, f"{root}/{item['name']}") as path:
         try:
-            for part in read_parts(here):
+            for part in read_parts(path):
                 sizes.append(len(part))
                 bad = bad or next((f"row {row}: {error}" for row, _, _, error in part if error), "")
         except InputError as e:
-            broken = str(e).replace(f"{here}", item["name"], 1)
+            broken = str(e).replace(f"{path}", item["name"], 1)
     return {"name": item["name"], "sizes": sizes, "bad": bad, "broken": broken}
 
-
+# %% ../nbs/uses/04_scaling_out.ipynb #05ab9dac
 def _read(item, files, root):
-    "A file's parts that are not done yet."
-    done = set(item["done"])
+    "Yield the parts of a file whose numbers are in `item`."
+    numbers = set(item["parts"])
     with on_this_machine(files, f"{root}/{item['name']}") as path:
         for k, part in enumerate(read_parts(path)):
-            if k not in done:
+            if k in numbers:
                 yield {"name": item["name"], "part": k, "rows": json.dumps(part)}
 
-# %% ../nbs/uses/04_scaling_out.ipynb #d12f92d3
+# %% ../nbs/uses/04_scaling_out.ipynb #0847be46
 def _own_error(error):
-    "The error of ours, or of the disk, that one of Ray's stands for; else a line that says it was Ray's."
+    "Return the error of ours, or of the disk, that one of Ray's stands for; else one that says it was Ray's."
     e = error
     while e is not None:
         own = getattr(e, "cause", e)
@@ -222,12 +207,12 @@ def _own_error(error):
         e = e.__cause__
     return OSError(f"Ray: {str(error).strip().splitlines()[-1]}")
 
-# %% ../nbs/uses/04_scaling_out.ipynb #6eaa7052
+# %% ../nbs/uses/04_scaling_out.ipynb #d725a3ad
 @contextlib.contextmanager
 def ray_cluster(address: str | None = None):
-    "Ray on the cluster at an address, or on one of its own on this machine, while the context lasts. InputError without Ray."
-    if missing := [name for name in ("ray", "pyarrow") if find_spec(name) is None]:
-        raise InputError(f"--engine ray needs {' and '.join(missing)}: install bert-genres[ray]")
+    "Yield Ray on the cluster at an address, or on one of its own on this machine. InputError without Ray."
+    if find_spec("ray") is None:
+        raise InputError("--engine ray needs ray: install bert-genres[ray]")
     for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_BACKEND_LOG_LEVEL", "fatal"), ("RAY_TQDM_PATCH_PRINT", "0")):
         os.environ.setdefault(name, value)
     import ray
@@ -243,8 +228,8 @@ def ray_cluster(address: str | None = None):
             ray.init(address or "local", log_to_driver=False, logging_level=logging.CRITICAL,
                      include_dashboard=None if address else False)
     except Exception as e:                       # Ray raises this very class where a node takes more than 30 s to start
-        said = f"--address {address}: no Ray cluster there" if address else "Ray does not start on this machine"
-        raise ConnectionError(f"{said} ({str(e).strip().splitlines()[0]})") from e
+        fault = f"--address {address}: no Ray cluster there" if address else "Ray does not start on this machine"
+        raise ConnectionError(f"{fault} ({str(e).strip().splitlines()[0]})") from e
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
@@ -257,30 +242,45 @@ def ray_cluster(address: str | None = None):
     finally:
         ray.shutdown()
 
-# %% ../nbs/uses/04_scaling_out.ipynb #0ca0d6e0
+# %% ../nbs/uses/04_scaling_out.ipynb #05bbfcd2
 def _workers(ray):
-    "How many workers the cluster has room for, and what each takes of it: a GPU if TensorFlow can use it, else a core."
+    "Return how many workers the cluster has room for, and what each takes of it: a GPU if TensorFlow can use it, else a core."
     total = ray.cluster_resources()
     if total.get("GPU") and ray.get(ray.remote(num_gpus=1)(resolve_precision).remote("auto")) == "fp16":
         return int(total["GPU"]), {"num_gpus": 1}
     return int(total.get("CPU", 1)), {"num_cpus": 1}
 
-
+# %% ../nbs/uses/04_scaling_out.ipynb #f18e6ffd
 def _sizes(ray, place, files, root, names, skip_bad):
-    "{name: number of texts of each part}. InputError names the first bad row."
+    "Return {name: number of texts of each part}. InputError names the first bad row."
     items = ray.data.from_items([{"name": name} for name in names], override_num_blocks=min(len(names), 1000))
-    found = {x["name"]: x for x in items.map(_look, fn_args=(files, root)).take_all()}
-    for name in names:
-        if wrong := found[name]["broken"]:
-            raise InputError(f"{place}: {wrong}")
-        if (wrong := found[name]["bad"]) and not skip_bad:
-            raise InputError(f"{place}: {name}, {wrong}")
-    return {name: found[name]["sizes"] for name in names}
+    looks = sorted(items.map(_look, fn_args=(files, root)).take_all(), key=lambda look: look["name"])
+    for look in looks:
+        if look["broken"]:
+            raise InputError(f"{place}: {look['broken']}")
+        if look["bad"] and not skip_bad:
+            raise InputError(f"{place}: {look['name']}, {look['bad']}")
+    return {look["name"]: look["sizes"] for look in looks}
 
-# %% ../nbs/uses/04_scaling_out.ipynb #9177119b
+# %% ../nbs/uses/04_scaling_out.ipynb #d12f92d3
+def _work(ray, worker_settings, todo, source):
+    "Let readers and workers go over the files; yield how many texts have been done."
+    from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+    n, each = _workers(ray)
+    pool = ActorPoolStrategy(size=min(n, sum(len(item["parts"]) for item in todo)),
+                             max_tasks_in_flight_per_actor=2 if "num_gpus" in each else 1)
+    data = ray.data.from_items(todo, override_num_blocks=min(len(todo), 1000))
+    data = data.flat_map(_read, fn_args=source, num_cpus=0, compute=TaskPoolStrategy(size=min(n, len(todo))))
+    data = data.map_batches(Worker, fn_constructor_args=worker_settings, batch_size=1, batch_format="pyarrow", compute=pool,
+                            **each)
+    for block in data.iter_batches(batch_size=None, prefetch_batches=0):
+        yield int(block["n"].sum())
+
+# %% ../nbs/uses/04_scaling_out.ipynb #6eaa7052
 def run_job(
-    worker: type,              # Predictor or Encoder
-    settings: tuple,           # what it is built from, beside the place of its output
+    load,                      # `load_predictor` or `load_encoder`
+    settings: tuple,           # its arguments
     job: dict,                 # what decides the output, beside the input
     source: str,               # a path or an address of a file of texts or a folder of them
     out: str,                  # of a folder: a Parquet file for each `PART` texts, and _job.json
@@ -290,44 +290,26 @@ def run_job(
     "Do what is missing of a job. InputError for a bad row, and where `out` holds something else; OSError where Ray gave up."
     with ray_cluster(address) as ray:
         files, root, inputs = list_files(source)
-        names = [name for name, *_ in inputs]
-        sizes = _sizes(ray, source, files, root, names, skip_bad)
+        sizes = _sizes(ray, source, files, root, [name for name, *_ in inputs], skip_bad)
         target, folder = claim(out, job | {"input": inputs, "part": [PART, PART_SIZE]})
-        there, todo, n_parts, before = parts_done(target, folder), [], 0, 0
-        for name in names:
-            done = [k for k in range(len(sizes[name])) if part_path(folder, name, k) in there]
-            before += sum(sizes[name][k] for k in done)
-            n_parts += len(sizes[name]) - len(done)
-            if len(done) < len(sizes[name]):
-                todo.append({"name": name, "done": done})
-        with progress(total := sum(map(sum, sizes.values())), "texts") as bar:
-            bar.update(before)
-            for n in _work(ray, worker, (target, folder, *settings), todo, n_parts, (files, root)) if todo else ():
+        path = {(name, k): part_path(folder, name, k) for name in sizes for k in range(len(sizes[name]))}
+        done = parts_done(target, folder)
+        todo = [{"name": name, "parts": parts} for name in sizes
+                if (parts := [k for k in range(len(sizes[name])) if path[name, k] not in done])]
+        total, rest = sum(map(sum, sizes.values())), sum(sizes[x["name"]][k] for x in todo for k in x["parts"])
+        with progress(total, "texts") as bar:
+            bar.update(total - rest)
+            for n in _work(ray, (target, folder, load, *settings), todo, (files, root)) if todo else ():
                 bar.update(n)
-        lost = {part_path(folder, name, k) for name in names for k in range(len(sizes[name]))} - parts_done(target, folder)
-    if lost:
-        raise OSError(f"{out}: {len(lost)} parts are missing, {min(lost)} the first: the same call makes them")
-    return total - before
+        if missing := {*path.values()} - parts_done(target, folder):
+            raise OSError(f"{out}: {len(missing)} parts are missing, {min(missing)} the first: the same call makes them")
+    return rest
 
-# %% ../nbs/uses/04_scaling_out.ipynb #31fa37f2
-def _work(ray, worker, arguments, todo, n_parts, source):
-    "Let readers and workers go over the files; yields how many texts have been done."
-    from ray.data import ActorPoolStrategy, TaskPoolStrategy
-
-    n, each = _workers(ray)
-    ahead = 2 if "num_gpus" in each else 1       # a part that waits at a busy worker does not see another one become idle
-    pool = ActorPoolStrategy(size=min(n, n_parts), max_tasks_in_flight_per_actor=ahead)
-    data = ray.data.from_items(todo, override_num_blocks=min(len(todo), 1000))
-    data = data.flat_map(_read, fn_args=source, num_cpus=0, compute=TaskPoolStrategy(size=min(n, len(todo))))
-    data = data.map_batches(worker, fn_constructor_args=arguments, batch_size=1, batch_format="pyarrow", compute=pool, **each)
-    for block in data.iter_batches(batch_size=None, prefetch_batches=0):
-        yield int(block["n"].sum())
-
-# %% ../nbs/uses/04_scaling_out.ipynb #3e70b822
+# %% ../nbs/uses/04_scaling_out.ipynb #0ca0d6e0
 def predict_files(
     bundle: str | Path,        # a folder that every machine of the cluster sees
     source: str,               # a file of texts, or a folder of them: a path or an address
-    out: str,                  # a folder of Parquet files: file, row, id, genres, probabilities, error
+    out: str,                  # a folder of Parquet files: file, row, id, genres (labels), probabilities, error
     address: str | None = None,    # of a Ray cluster; one of its own on this machine where none is given
     threshold: float | None = None,
     correct: bool = True,
@@ -337,9 +319,9 @@ def predict_files(
     head = type(load_bundle(bundle).head).__module__                      # a bad bundle is refused here
     job = {"predict": hashlib.sha256((Path(bundle) / "manifest.json").read_bytes()).hexdigest(), "threshold": threshold,
            "correct": correct, "code": [code_digest(name) for name in ("scaling_out", head.removeprefix("bert_genres."))]}
-    return run_job(Predictor, (os.path.abspath(bundle), threshold, correct), job, source, out, address, skip_bad)
+    return run_job(load_predictor, (os.path.abspath(bundle), threshold, correct), job, source, out, address, skip_bad)
 
-
+# %% ../nbs/uses/04_scaling_out.ipynb #16421241
 def encode_files(
     settings: dict,            # of `BertEncoder`; a model that is a folder must be seen by every machine
     source: str,               # as for `predict_files`
@@ -349,6 +331,5 @@ def encode_files(
     "Turn many files of texts into vectors, on Ray; without the cache of vectors, the parts are kept anyway."
     if settings.get("pooling") == "none":
         raise InputError("--engine ray keeps one vector a text, not one a token: choose another --pooling")
-    encoder = BertEncoder(**settings)
-    job = {"encode": encoder.settings, "code": code_digest("scaling_out")}
-    return run_job(Encoder, (settings,), job, source, out, address)
+    job = {"encode": BertEncoder(**settings).settings, "code": code_digest("scaling_out")}
+    return run_job(load_encoder, (settings,), job, source, out, address)

@@ -153,7 +153,7 @@ def test_a_file_of_another_machine_is_read_from_a_copy(plots, tmp_path):
     elsewhere = SubTreeFileSystem(str(plots), LocalFileSystem())
     names = "a.csv", "b.jsonl.gz", "more/c0.parquet"
     assert [sum(scaling_out._look({"name": name}, elsewhere, "")["sizes"]) for name in names] == [FIRST, 150, 150]
-    parts = list(scaling_out._read({"name": "a.csv", "done": [0]}, elsewhere, ""))
+    parts = list(scaling_out._read({"name": "a.csv", "parts": [1]}, elsewhere, ""))
     assert [(x["part"], len(json.loads(x["rows"]))) for x in parts] == [(1, FIRST - 1024)]
     scaling_out.write_whole(elsewhere, "x", b"whole")
     with elsewhere.open_input_stream("x") as f:
