@@ -207,7 +207,7 @@ class Checkpoint:
 
 # %% ../nbs/engine/05_checkpoints.ipynb #6e24b24c
 def fitting_weights(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    "Returns `read_weights` of a checkpoint. Raises InputError for other shapes than its configuration says, NaN and adapters."
+    "Returns a checkpoint's `read_weights`. Raises InputError for shapes that its configuration denies, NaN, adapters."
     tensors, c = read_weights(checkpoint.folder), checkpoint.config
     if adapter := next((name for name in tensors if "adapter" in name), None):
         raise InputError(f"{checkpoint.folder}: has adapters ({adapter}), which are not supported")

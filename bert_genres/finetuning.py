@@ -73,15 +73,15 @@ def _bert_with_dropout(checkpoint, dropout_layer, rate):
 class Network:
     "BERT, and queries and a head on top of it like those of `frozen`, in TensorFlow."
     def __init__(self, start: Bundle, texts: list[str], dropout: tuple = (.1, .2, .3)):
-        "`start`: of recipe frozen; `texts`: a few, for the scale of their states; `dropout`: in BERT, before the head's layers."
+        "`start`: of recipe frozen; `texts`: a few, whose states tell the scale; `dropout`: in BERT and twice in the head."
         self.tf, self.checkpoint, frozen = import_tensorflow(), start.encoder.checkpoint, start.head
         encoder = start.encoder.replace(layer=-1, pooling="none")
         states = np.concatenate([s[s.any(1)] for s in encoder.encode(texts)])
         self.seed = self.tf.Variable([0, 0], trainable=False)
         dropout_layer = seeded_dropout(self.seed)
         self.bert = _bert_with_dropout(self.checkpoint, dropout_layer, dropout[0])
-        self.top = Attention(states.mean(0), states.std(0) + 1e-2, frozen.axes.shape[1], frozen.kernel.prior, heads=8, units=1024,
-                             dropout=dropout_layer, rates=dropout[1:])
+        self.top = Attention(states.mean(0), states.std(0) + 1e-2, frozen.axes.shape[1], frozen.kernel.prior,
+                             heads=8, units=1024, dropout=dropout_layer, rates=dropout[1:])
         self.variables = [*self.bert.trainable_variables, *self.top.variables]
 
     def logits(self, ids, topics, training=False):
@@ -104,12 +104,13 @@ class Network:
 def _read_network(folder, start):
     "What `Network.save` wrote: an encoder that pools with the tuned queries, and the head."
     tensors = load_file(folder / "head.safetensors")
-    return start.encoder.replace(model=Checkpoint(folder), layer=-1, pooling=tensors.pop("queries")), Head(**tensors)
+    encoder = start.encoder.replace(model=Checkpoint(folder), layer=-1, pooling=tensors.pop("queries"))
+    return encoder, Head(**tensors)
 
 # %% ../nbs/uses/02_finetuning.ipynb #f62129e8
 def layer_rates(net: Network, rate: float, head_rate: float, decay: float) -> list[float]:
-    """Return the highest learning rate of each variable: `rate` in the top layer, `decay` times that in the next, the embeddings
-    lie below the first; and `head_rate` for the queries and the head."""
+    """Return the highest learning rate of each variable: `rate` in the top layer, `decay` times that in the next;
+    the embeddings lie below the first. `head_rate` is for the queries and the head."""
     depth = net.checkpoint.config["num_hidden_layers"]
     below = lambda name: depth - int(m[1]) - 1 if (m := re.search(r"/layer_(\d+)/", name)) else depth
     return [rate * decay ** below(v.name) if v.name.startswith("bert/") else head_rate for v in net.variables]
@@ -129,14 +130,16 @@ def computing_in(precision: str):
 
 # %% ../nbs/uses/02_finetuning.ipynb #cd175635
 class ScaledAdamW:
-    "AdamW with a highest rate for each variable; it moves them by the gradients of a loss that is multiplied by `scale`."
+    "AdamW with a highest rate for each variable, for a loss that is multiplied by `scale`."
     # Keras' LossScaleOptimizer wraps one optimizer, and here is one for each rate
     def __init__(self, variables: list, rates: list[float], steps: int, half: bool):
         self.tf = tf = import_tensorflow()
-        self.optimizers, rising, self.half = [], steps // 10, half
+        self.half, self.optimizers, rising, keras = half, [], steps // 10, tf.keras.optimizers
         for peak in sorted(set(rates)):
-            rate = tf.keras.optimizers.schedules.CosineDecay(0., max(1, steps - rising), warmup_target=peak, warmup_steps=rising)
-            optimizer, where = tf.keras.optimizers.AdamW(rate, weight_decay=1e-2), [k for k, r in enumerate(rates) if r == peak]
+            where = [k for k, rate in enumerate(rates) if rate == peak]
+            rate = keras.schedules.CosineDecay(0., max(1, steps - rising), warmup_target=peak,
+                                               warmup_steps=rising)
+            optimizer = keras.AdamW(rate, weight_decay=1e-2)
             optimizer.build([variables[k] for k in where])
             self.optimizers.append((optimizer, where))
         same = tf.VariableAggregation.ONLY_FIRST_REPLICA                 # all replicas assign the same
@@ -144,7 +147,7 @@ class ScaledAdamW:
         self.good_steps = tf.Variable(0, trainable=False, aggregation=same)      # since the scale was changed
 
     def move(self, variables, grads):
-        "Move the variables by the sum of all replicas' gradients, clipped to a norm of 1. Return the norm before."
+        "Move the variables by the replicas' gradients, summed and clipped to a norm of 1. Return the norm before."
         tf, scale = self.tf, self.scale
         grads = [tf.identity(g) for g in grads]                          # now they lie on this replica's device
         grads = tf.distribute.get_replica_context().all_reduce("sum", grads)
@@ -166,7 +169,8 @@ class Training:
                  head_rate: float = 6e-4, decay: float = .9, strategy=None):
         self.net, self.tf, self.seed = net, net.tf, seed
         self.strategy = strategy or net.tf.distribute.get_strategy()
-        self.adamw = ScaledAdamW(net.variables, layer_rates(net, rate, head_rate, decay), steps, precision == "fp16")
+        rates = layer_rates(net, rate, head_rate, decay)
+        self.adamw = ScaledAdamW(net.variables, rates, steps, precision == "fp16")
         everywhere = lambda f: net.tf.function(lambda *args: self.strategy.run(f, args), autograph=False)
         self.gradients = everywhere(self._gradients)
         self.move = everywhere(lambda grads: self.adamw.move(net.variables, grads))
@@ -180,7 +184,7 @@ class Training:
         return [tf.convert_to_tensor(g) for g in tape.gradient(loss, self.net.variables)]
 
     def step(self, ids, topics, y):
-        "Move once, by int32 [batch, tokens], float32 [batch, t] and [batch, labels] of 0 to 1. Return the gradient's norm."
+        "Move once, by int32 [batch, tokens], float32 [batch, t] and [batch, labels]. Return the gradient's norm."
         tf, parts = self.tf, np.array_split(np.arange(len(ids)), self.strategy.num_replicas_in_sync)
         self.net.seed.assign([self.seed % 2 ** 31, self.number])
         share = lambda x: self.strategy.experimental_distribute_values_from_function(
@@ -201,7 +205,7 @@ class Training:
 
 # %% ../nbs/uses/02_finetuning.ipynb #efc44fd3
 def agree(strategy, value: float) -> float:
-    "Tell every worker the value of the chief, whose replica is the first; whoever comes first waits for the others."
+    "Return the value of the chief, whose replica is the first; whoever comes first waits for the others."
     tf = import_tensorflow()
     own = strategy.experimental_distribute_values_from_function(
         lambda context: tf.constant(0. if context.replica_id_in_sync_group else value, tf.float64))
@@ -212,19 +216,20 @@ SAVE_EVERY = 300   # seconds
 
 
 def save_state(training: Training, path: Path, scores: list[float], done: bool):
-    "Write the epochs' scores and, unless all is `done`, what the next step depends on: one file, whole or not at all."
+    "Write the scores and, unless all is `done`, what the next step depends on: one file, whole or not at all."
     tensors = {} if done else {str(k): np.array(v.numpy()) for k, v in enumerate(training.variables)}
     with atomic_path(path) as part:
         write_tensors(tensors, part, {"notes": json.dumps({"scores": scores})})
 
 
 def load_state(training: Training, path: Path) -> list[float]:
-    "Go on from a saved state. Return its scores: none where there is no state, and where it is damaged, which is said."
+    "Go on from a saved state. Return its scores: none where there is no state, or a damaged one, which is said."
     if not path.exists():
         return []
     try:
         with safe_open(path, "numpy") as f:
-            scores, tensors = json.loads(f.metadata()["notes"])["scores"], {k: f.get_tensor(k) for k in f.keys()}
+            scores = json.loads(f.metadata()["notes"])["scores"]
+            tensors = {k: f.get_tensor(k) for k in f.keys()}
     except (SafetensorError, ValueError) as e:
         print(f"{path} is damaged ({e}): the training of the encoder starts anew", file=sys.stderr)
         return []
@@ -235,8 +240,8 @@ def load_state(training: Training, path: Path) -> list[float]:
 # %% ../nbs/uses/02_finetuning.ipynb #beb6e824
 @contextlib.contextmanager
 def stopwatch(path: Path, write: bool = True):
-    """Time a work over all its calls, and keep the seconds in a file where this process is to `write` it. Yield a function
-    `spent(done=False)` that notes and returns the seconds so far; after `spent(done=True)` no call adds any."""
+    """Time a work over all its calls; where this process is to `write`, keep the seconds in a file. Yield a function
+    `spent(done=False)`: it notes and returns the seconds so far. After `spent(done=True)` no call adds any."""
     kept = json.loads(path.read_text()) if path.exists() else {"seconds": 0., "done": False}
     began = time.monotonic() - kept["seconds"]
 
@@ -258,9 +263,9 @@ def _epoch_steps(training, ids, topics, Y, epoch, batch_size):
     "Make the steps of an epoch that are still to be made, each of texts of like length; yield after each."
     lengths = np.array([len(i) for i in ids])
     order = batches(np.arange(len(ids)), lengths, batch_size, np.random.default_rng([training.seed, epoch]))
-    order = [batch for batch in order if len(batch) == batch_size]      # what does not fill one is left out this time
+    order = [batch for batch in order if len(batch) == batch_size]      # the rest is left out this time
     for batch in order[training.number - epoch * len(order):]:
-        longest = int(min(-(-lengths[batch].max() // 32) * 32, lengths.max()))     # each length is compiled anew
+        longest = int(min(-(-lengths[batch].max() // 32) * 32, lengths.max()))  # each length is compiled anew
         training.step(pad([ids[i] for i in batch], longest), topics[batch], Y[batch].astype(np.float32))
         yield
 
@@ -277,14 +282,15 @@ def _keep(net, score, folder, scores):
 
 # %% ../nbs/uses/02_finetuning.ipynb #351bb979
 def fit_network(
-    training: Training, ids: list[list[int]], topics: np.ndarray, Y: np.ndarray,   # token ids of n texts, [n, t], [n, labels]
+    training: Training,
+    ids: list[list[int]], topics: np.ndarray, Y: np.ndarray,    # token ids of n texts, [n, t], [n, labels]
     score,                   # a function of a saved network's folder; more is better
     folder: Path,            # keeps the state, the last epoch's network and the best one's
     epochs: int,
     batch_size: int,
     note=lambda: None,       # called whenever the state is saved
 ) -> tuple[list[float], float]:   # the epochs' scores, and the seconds that they took, over all calls
-    "Train until two epochs are no better than the best before them, or for `epochs`; go on where a call was interrupted."
+    "Train for `epochs`, or until two are no better than the best before; go on where a call was interrupted."
     state, chief = folder / "state.safetensors", training.strategy.extended.should_checkpoint
     scores = load_state(training, state)
     agree(training.strategy, 0)                              # nobody writes before all have read
@@ -321,7 +327,7 @@ def _join(**parts):
 
 def _part(tensors, part):
     "One of the dictionaries that `_join` has joined."
-    return {name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")}
+    return {k.removeprefix(f"{part}/"): value for k, value in tensors.items() if k.startswith(f"{part}/")}
 
 # %% ../nbs/uses/02_finetuning.ipynb #77b7319f
 @decides("finetuned")
@@ -367,8 +373,9 @@ class Finetuned:
     @classmethod
     def from_parts(cls, tensors: dict[str, np.ndarray], encoders: dict[str, BertEncoder]) -> "Finetuned":
         "What was stored, from its arrays and encoders; whatever these were pooled with is in the arrays."
-        frozen, network = Frozen.from_parts(_part(tensors, "frozen"), encoders), Head(**_part(tensors, "network"))
-        return cls(frozen, encoders["tuned"].replace(pooling=tensors["tuned_queries"]), network, tensors["weights"])
+        tuned = encoders["tuned"].replace(pooling=tensors["tuned_queries"])
+        frozen = Frozen.from_parts(_part(tensors, "frozen"), encoders)
+        return cls(frozen, tuned, Head(**_part(tensors, "network")), tensors["weights"])
 
 # %% ../nbs/uses/02_finetuning.ipynb #da1717d2
 @contextlib.contextmanager
@@ -398,7 +405,7 @@ def _start(folder, train, seed, encoder, corpus, strategy):
 
 # %% ../nbs/uses/02_finetuning.ipynb #9579b9ed
 def _strategy():
-    "The workers that TF_CONFIG names, else all GPUs where there are several. InputError where TF_CONFIG is no good."
+    "The workers that TF_CONFIG names, else all GPUs where there are several. InputError for a wrong TF_CONFIG."
     tf = import_tensorflow()
     if not os.environ.get("TF_CONFIG"):
         several = len(tf.config.list_physical_devices("GPU")) > 1
@@ -408,7 +415,8 @@ def _strategy():
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     try:
         if resolver.cluster_spec().jobs and (kind := resolver.task_type) not in ("chief", "worker"):
-            raise ValueError(f"a task of {f'type {kind}' if kind else 'no type'} does not train, only chief and worker do")
+            kind = f"type {kind}" if kind else "no type"
+            raise ValueError(f"a task of {kind} does not train, only chief and worker do")
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except (ValueError, TypeError, AttributeError, RuntimeError, tf.errors.OpError) as e:
         raise InputError(f"TF_CONFIG: {str(e).splitlines()[0]}") from e
@@ -474,7 +482,7 @@ def fit_finetuned(
     batch_size: int = 32,
     **settings,                     # of `Training`: rate, head_rate, decay
 ) -> Bundle:
-    "Train by recipe `finetuned`: validation rows choose epoch, weights and thresholds. InputError without these."
+    "Train by recipe `finetuned`. Validation rows choose epoch, weights and thresholds: InputError without them."
     encoder = encoder or BertEncoder()
     train, valid = (films[part == name].reset_index(drop=True) for name in ("train", "validation"))
     Y_valid = binarize(valid.genres, label_names(train.genres))[0]
@@ -490,7 +498,8 @@ def fit_finetuned(
         spent()
         Y = binarize(train.genres, start.classes_)[0]
         targets, size = (1 - teacher) * Y + teacher * held, min(batch_size, len(train))
-        scores, seconds = _tune(start, train, targets, valid, folder, seed, epochs, size, settings, strategy, spent)
+        scores, seconds = _tune(start, train, targets, valid, folder, seed, epochs, size, settings, strategy,
+                                spent)
         bundle = _weigh(start, *_read_network(folder / "best", start), valid, Y_valid)
         bundle.rows = row_digests(films, part)
         bundle.info = describe_run("finetuned", films, corpus, seed, start.encoder, Y) | asked | bundle.info | {

@@ -81,7 +81,8 @@ part = split_all_rows(films)
 bundle = finetuning.fit_finetuned(films, part, encoder=encoder, epochs=2, batch_size=8)
 print(time.monotonic() - began, bundle.info["seconds"], bundle.info["training_seconds"])
 tuned, frozen = bundle.head.parts(list(films["plot"][part == "validation"]))
-np.savez(sys.argv[2].replace(".npz", "-said.npz"), scores=bundle.info["epoch_scores"], tuned=tuned, frozen=frozen)
+scores = bundle.info["epoch_scores"]
+np.savez(sys.argv[2].replace(".npz", "-said.npz"), scores=scores, tuned=tuned, frozen=frozen)
 """
 
 
