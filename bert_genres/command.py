@@ -20,18 +20,14 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 import bert_genres
-from .bundles import check_target, model_card
 from .checkpoints import MINILM
 from .data import binarize, corpus_lines, load_corpus, read_corpus, split_all_rows, split_article, split_corpus
 from .embeddings import POOLINGS, BertEncoder
 from .files import InputError, atomic_path, cache_dir, progress, register_names
-from .model import load_bundle, prediction, save_bundle
 from .splits import near_duplicates
 from .tables import FORMATS, PACKED, Reading, ordinary_file, read_texts
-from .vectors import VectorCache, encode_cached
 
 # %% ../nbs/uses/05_command.ipynb #20e74c21
 def _load(args):
@@ -57,6 +53,8 @@ def check(args):
 # %% ../nbs/uses/05_command.ipynb #2f1cd26e
 def train(args):
     "Fit a recipe on a corpus and write its bundle."
+    from bert_genres.bundles import check_target
+    from bert_genres.model import save_bundle
     from bert_genres.recipes import fit_recipe, recipe_name
 
     recipe = recipe_name(args.recipe)
@@ -138,6 +136,8 @@ def _scores(bundle, films):
 
 def evaluate(args):
     "Score a bundle on the films of a corpus that it has not seen; one JSON object on stdout."
+    from bert_genres.model import load_bundle
+
     bundle = load_bundle(args.bundle)
     films, lines = read_corpus(args.corpus, **_reading(args))
     seen = bundle.seen(films)
@@ -150,6 +150,9 @@ def evaluate(args):
 # %% ../nbs/uses/05_command.ipynb #2c734b18
 def info(args):
     "Show a bundle's model card: what it was trained on, what it scored, what it may not be good for."
+    from bert_genres.bundles import model_card
+    from bert_genres.model import load_bundle
+
     print(model_card(load_bundle(args.bundle)), end="")
 
 # %% ../nbs/uses/05_command.ipynb #758301e6
@@ -231,6 +234,8 @@ def predict(args):
 
         n = predict_files(args.bundle, args.input, args.out, args.address, args.threshold, not args.no_correction, args.skip_bad)
         return print(f"{args.out}: {n:,} texts done by this call", file=sys.stderr)
+    from bert_genres.model import load_bundle, prediction
+
     with checked_input(args, args.skip_bad) as (path, n, reading):
         bundle = load_bundle(args.bundle)
         rows = read_texts(path, reading)
@@ -267,6 +272,7 @@ def explanation_lines(said: dict):
 def explain(args):
     "Say why: for each genre of each text its sentences, words and films."
     from bert_genres.explanation import explain
+    from bert_genres.model import load_bundle
 
     with checked_input(args) as (path, _, reading):
         bundle = load_bundle(args.bundle)
@@ -283,12 +289,15 @@ def app(args):
     if not 0 < args.port < 65_536:
         raise InputError(f"--port {args.port}: not from 1 to 65535")
     from bert_genres.explanation import serve
+    from bert_genres.model import load_bundle
 
     serve(load_bundle(args.bundle), args.host, args.port)
 
 # %% ../nbs/uses/05_command.ipynb #e2c341ba
 def encode(args):
     "Turn each text into a vector; one .npy file, rows in the input's order."
+    from bert_genres.vectors import encode_cached
+
     if on_ray(args):
         from bert_genres.scaling_out import encode_files
 
@@ -304,6 +313,10 @@ def encode(args):
 # %% ../nbs/uses/05_command.ipynb #3e2d2bb9
 def cache(args):
     "Show, verify or empty the vectors kept under BERT_GENRES_CACHE, at most BERT_GENRES_CACHE_SIZE gigabytes (10)."
+    from filelock import FileLock, Timeout
+
+    from bert_genres.vectors import VectorCache
+
     with VectorCache() as kept:
         dropped = kept.verify() if args.verify else None
         if args.empty:

@@ -116,7 +116,7 @@ def _read_folder(folder, reading):
         return _read_cmu(folder)
     if len(inside) == 1 and (inside[0].is_dir() or inside[0].name.endswith((".tar.gz", ".tgz"))):
         return _read_path(inside[0], reading)
-    tables = [p for p in inside if file_kind(p) in FORMATS]
+    tables = [p for p in inside if p.is_file() and file_kind(p) in FORMATS]
     if not tables:
         raise InputError(f"{folder}: has neither {_CMU_FILES[0]} nor a table ({', '.join(FORMATS)})")
     parts = [read_labelled(path, reading) for path in tables]
@@ -124,7 +124,10 @@ def _read_folder(folder, reading):
     if films.movie_id.duplicated().any():                           # each file may count its rows from 1
         films["movie_id"] = [f"{p.name}: {key}" for p, (part, _) in zip(tables, parts, strict=True) for key in part.movie_id]
     films.attrs = columns
-    return films, [f"{path.name}: {said}" for path, (_, remarks) in zip(tables, parts, strict=True) for said in remarks]
+    said = [f"{path.name}: {remark}" for path, (_, remarks) in zip(tables, parts, strict=True) for remark in remarks]
+    others = [p.name for p in inside if p not in tables]
+    listed = ", ".join(others[:5]) + ", …" * (len(others) > 5)
+    return films, said + [f"left out of the folder, for only tables in it are read: {listed}"] * bool(others)
 
 
 def _read_path(path, reading):

@@ -111,6 +111,33 @@ def test_options_settle_what_a_table_does_not_say(cases, tmp_path):
         load_corpus(tmp_path / "t.csv", text_column="wrods")
 
 
+def test_what_is_odd_is_said_or_refused(tmp_path, capsys):
+    few = pd.DataFrame({"text": [f"text {i}" for i in range(20)], "labels": ["A|B", *"ABCDE" * 3, *"ABCD"]})
+    few.to_csv(tmp_path / "few.csv", index=False)
+    load_corpus(tmp_path / "few.csv")
+    assert "vertical bars, in 1 of 20 cells alone ('A|B')" in capsys.readouterr().err
+    few.replace("A|B", "A\nB").to_csv(tmp_path / "few.csv", index=False)
+    load_corpus(tmp_path / "few.csv")
+    assert "line breaks, in 1 of 20 cells alone" in capsys.readouterr().err
+    labels = ["A><B", "B><C", "A><C", "A", "B", "C"]
+    pd.DataFrame({"text": labels, "labels": labels}).to_csv(tmp_path / "html.csv", index=False)
+    with pytest.raises(InputError, match="is 'A><B' one label or several\\? --label-separator '><'"):
+        load_corpus(tmp_path / "html.csv")
+    lines = ["| text | labels |", "|:---|---:|", "| A dog. | Animals; Pets |", "| A lion. | Animals |", "| A cat. | Pets |"]
+    (tmp_path / "md.csv").write_text("\n".join(lines))
+    want = [("A dog.", ["Animals", "Pets"]), ("A lion.", ["Animals"]), ("A cat.", ["Pets"])]
+    assert rows(load_corpus(tmp_path / "md.csv")) == want
+
+
+def test_a_folder_says_what_it_leaves_out(cases, tmp_path, capsys):
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_bytes((cases / "81_10_rows.csv").read_bytes())
+    (tmp_path / "notes.docx").touch()
+    (tmp_path / "older").mkdir()
+    assert len(load_corpus(tmp_path)) == 20
+    assert "left out of the folder, for only tables in it are read: notes.docx, older" in capsys.readouterr().err
+
+
 def test_pipes_and_packed_files(tmp_path):
     table = "text,labels\nA dog.,Animals\nA cat.,Animals\n"
     fifo = tmp_path / "pipe.csv"
