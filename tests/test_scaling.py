@@ -171,6 +171,17 @@ def test_vectors_are_those_of_encode(cluster, plots, run, run_process, tmp_path)
     np.testing.assert_allclose(np.stack(rows["vector"].to_numpy()), np.load(tmp_path / "alone.npy"), atol=1e-5)
 
 
+def test_a_bundle_of_own_labels_fills_a_column_labels(tmp_path, monkeypatch):
+    own = SimpleNamespace(of_films=False, classes_=["late", "broken"], decide=lambda probs, *settings: probs > .5,
+                          predict_proba=lambda texts: np.full((len(texts), 2), [.1, .9]))
+    monkeypatch.setattr(scaling_out, "load_bundle", lambda folder: own)
+    worker = scaling_out.Worker(LocalFileSystem(), str(tmp_path), scaling_out.load_predictor, "own", None, True)
+    rows = json.dumps([(1, "x", "It came in two pieces.", None), (2, "y", None, "empty text")])
+    assert worker(Table.from_pylist([{"name": "a.csv", "part": 0, "rows": rows}])) == {"n": [2]}
+    table = parquet.read_table(tmp_path / "a.csv" / "000000.parquet", partitioning=None)
+    assert table["labels"].to_pylist() == [["broken"], None] and table["error"].to_pylist() == [None, "empty text"]
+
+
 def test_parts_of_other_code_are_not_gone_on_with(bundle, tmp_path, monkeypatch):
     jobs, loaded = [], load_bundle(bundle)
     monkeypatch.setattr(scaling_out, "run_job", lambda worker, settings, job, *args: jobs.append(job))
