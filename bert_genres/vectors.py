@@ -66,6 +66,16 @@ def _unlink(path):
     for end in ("-journal", ""):
         Path(f"{path}{end}").unlink(missing_ok=True)
 
+
+def _connect(path, schema, new):
+    db = sqlite3.connect(path, timeout=60, isolation_level="IMMEDIATE")
+    db.text_factory = bytes                         # damage can make a text of a blob, and not one in UTF-8
+    db.execute("PRAGMA synchronous = NORMAL")
+    if new:
+        db.execute("PRAGMA auto_vacuum = FULL")     # the new file will shrink with what is in it
+    db.executescript(schema)
+    return db
+
 # %% ../nbs/engine/06_vectors.ipynb #12d42e68
 class _Database(contextlib.AbstractContextManager):
     "An SQLite file. A damaged one is started anew; one with another fault is done without, which is said once, on stderr."
@@ -99,13 +109,7 @@ class _Database(contextlib.AbstractContextManager):
         if self._db is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._opened = _identity(self.path)
-            db = sqlite3.connect(self.path, timeout=60, isolation_level="IMMEDIATE")
-            db.text_factory = bytes                 # damage can make a text of a blob, and not one in UTF-8
-            db.execute("PRAGMA synchronous = NORMAL")
-            if self._opened is None:
-                db.execute("PRAGMA auto_vacuum = FULL")     # the new file will shrink with what is in it
-            db.executescript(self.schema)
-            self._db = db
+            self._db = _connect(self.path, self.schema, new=self._opened is None)
         return self._db
 
     def _start_anew(self):
