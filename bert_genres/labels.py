@@ -77,9 +77,12 @@ def _of_object(value):
     for key in _KEYS:
         if key in value and (len(value) == 1 or (isinstance(value[key], str | list) and _flag(value[key]) is None)):
             return _names(value[key])
+    texts = all(isinstance(v, str) for v in value.values())
+    if texts and all(str(key).startswith("/") for key in value):                # an id, and its name, be it 0 or No
+        return list(value.values())
     if all(_flag(v) is not None for v in value.values()):
         return [name for name, v in value.items() if _flag(v)]
-    if all(isinstance(v, str) and re.search(r"\d|^/", str(key)) for key, v in value.items()):
+    if texts and all(re.search(r"\d", str(key)) for key in value):
         return list(value.values())
     raise ValueError(f"an object whose values are neither names nor 0 and 1: {str(value)[:60]}")
 

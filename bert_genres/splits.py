@@ -8,6 +8,7 @@ __all__ = ['COMMON', 'normalize_text', 'text_runs', 'near_duplicates', 'deal']
 # %% ../nbs/engine/02_splits.ipynb #21eb4663
 import re
 import unicodedata
+from array import array
 
 import numpy as np
 import pandas as pd
@@ -79,12 +80,14 @@ def _alike_short(runs, share=.7):
 def _twins(texts, overlap):
     "Pairs of alike texts, int [pairs, 2]; the texts are normalised, and no two of them the same."
     from scipy.sparse import csr_matrix
-    from sklearn.feature_extraction.text import HashingVectorizer
 
-    hashed = HashingVectorizer(n_features=2**31 - 1, analyzer=text_runs, binary=True, norm=None, alternate_sign=False,
-                               dtype=np.float32).transform(texts)
-    names, column = np.unique(hashed.indices, return_inverse=True)
-    runs = csr_matrix((hashed.data, column, hashed.indptr), shape=(len(texts), len(names)))
+    hashed, ends = array("q"), [0]
+    for text in texts:
+        hashed.extend(map(hash, text_runs(text)))           # 8 bytes a run, however long its words are
+        ends.append(len(hashed))
+    names, column = np.unique(hashed, return_inverse=True)
+    runs = csr_matrix((np.ones(len(column), np.float32), column, ends), shape=(len(texts), len(names)))
+    runs.sort_indices()
     short = np.array([len(_WORD.findall(text)) < 5 for text in texts])
     rows = [np.flatnonzero(~short), np.flatnonzero(short)]
     return np.concatenate([rows[0][_alike(runs[rows[0]], overlap)], rows[1][_alike_short(runs[rows[1]])]])

@@ -152,12 +152,17 @@ def test_pipes_and_packed_files(tmp_path):
 
 
 names = st.text(st.characters(categories=["L", "N"], include_characters=" -&.'"), min_size=1, max_size=12).map(
-    lambda name: " ".join(name.split())).filter(lambda name: name and not name.startswith(("#", "__label__")))
+    lambda name: clean_label(" ".join(name.split()))).filter(lambda name: name and not name.startswith(("#", "__label__")))
 ways = {
     **{mark: mark.join for mark in ("|", "; ", ", ", "\n")}, "json": json.dumps, "python": repr,
     "object": lambda row: json.dumps({f"/m/{i}": name for i, name in enumerate(row)}),
     "set": lambda row: repr(set(row)) if row else "", "list": list, "numpy": lambda row: "[" + " ".join(map(repr, row)) + "]",
     "hash": lambda row: " ".join(f"#{name}" for name in row)}
+
+
+@pytest.mark.parametrize("name", ["0", "No", "False"])
+def test_a_name_beside_an_id_is_a_name_whatever_it_says(name):
+    assert parse_labels([json.dumps({"/m/0": name, "/m/1": "Drama"})])[0] == [[name, "Drama"]]
 
 
 @settings(max_examples=FUZZ, deadline=None, derandomize="FUZZ" not in os.environ)
