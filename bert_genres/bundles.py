@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 import bert_genres
-from .checkpoints import Checkpoint, write_tensors
+from .checkpoints import MODELS, Checkpoint, write_tensors
 from .files import InputError, atomic_path, parse_json, register_names
 from .splits import normalize_text
 
@@ -170,7 +170,7 @@ def row_digests(films: pd.DataFrame, part: np.ndarray) -> dict:
 
 # %% ../nbs/engine/07_bundles.ipynb #582ac861
 LICENCES = {"sample": "plots CC0; ids and genres, from CMU's metadata, CC BY-SA", "cmu": "CC BY-SA",
-            "MovieSummaries": "that of the corpus, CMU's is CC BY-SA", "all-MiniLM-L6-v2": "Apache-2.0"}
+            "MovieSummaries": "that of the corpus, CMU's is CC BY-SA", **dict.fromkeys(MODELS, "Apache-2.0")}
 
 # %% ../nbs/engine/07_bundles.ipynb #1c308303
 def model_card(bundle) -> str:    # a `model.Bundle`

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import bert_genres
-from .checkpoints import MINILM
+from .checkpoints import MINILM, MODELS
 from .data import binarize, corpus_lines, load_corpus, read_corpus, split_all_rows, split_article, split_corpus
 from .embeddings import POOLINGS, BertEncoder
 from .files import InputError, atomic_path, cache_dir, progress, register_names
@@ -391,8 +391,12 @@ def _reading_options(add, labels):
 
 
 
+_SIZES = ", ".join(f"{name} ({m.megabytes} MB, work {m.cost})" for name, m in MODELS.items())
+_MODEL = f"the encoder: {_SIZES}, a hub id or a folder ({MINILM})"
+
+
 def _encoder_options(add):
-    add("--model", default=MINILM, metavar="M", help=f"a name, a hub id or a folder ({MINILM})")
+    add("--model", default=MINILM, metavar="M", help=_MODEL)
     add("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto", help="of the encoder (auto)")
 
 
@@ -438,7 +442,7 @@ def _other_commands(command):
         "dropout, epochs or seed (of the training; the split stays); all combinations are run")
     add("--runs", default="runs", metavar="DIR", help="the folder of all runs; complete ones are not run again (runs)")
     add("--jobs", type=int, default=1, metavar="N", help="processes side by side, which divide the cores (1)")
-    add("--model", default=MINILM, metavar="M", help=f"a name, a hub id or a folder ({MINILM})")
+    add("--model", default=MINILM, metavar="M", help=_MODEL)
     add("--record", action="store_true", help="write results/CORPUS-CHECKSUM-experiments.json, of all runs in DIR that "
         "differ from these in settings alone")
     add = command(encode, _TEXTS)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .checkpoints import MINILM
 from .evaluation import f1
 from .files import atomic_path
 
@@ -59,11 +60,12 @@ def write_metrics(path: Path, metrics: dict):
 def record(
     run: dict,                       # corpus, checksum, recipe, seed, split, metrics and whatever else is to be kept
     folder: str | Path = "results",
-) -> Path:                           # <corpus>-<checksum, 8 digits>-<recipe>.json, with split and seed where they are others
+) -> Path:                           # <corpus>-<checksum, 8 digits>-<recipe>.json; model, split and seed where they are others
     "Write what a system scored on the test rows of a corpus."
     name = re.sub(r"[^a-z0-9.]+", "-", run["recipe"].lower())
     more = ("" if run["split"] == "stratified" else f"-{run['split']}-split") + (f"-seed{run['seed']}" if run["seed"] else "")
-    path = Path(folder) / f"{run['corpus']}-{run['checksum'][:8]}-{name}{more}.json"
+    other = "" if run.get("model", MINILM) == MINILM else f"-{Path(run['model']).name}"
+    path = Path(folder) / f"{run['corpus']}-{run['checksum'][:8]}-{name}{other}{more}.json"
     write_metrics(path, run | {"hardware": hardware()})
     return path
 
@@ -77,6 +79,7 @@ def recorded(
         run = json.loads(path.read_text(encoding="utf-8"))
         if "metrics" in run:
             name = ("recipe " * (run["kind"] == "recipe") + run["recipe"]
+                    + ("" if run.get("model", MINILM) == MINILM else f", {Path(run['model']).name}")
                     + ("" if run["split"] == "stratified" else f", {run['split']}'s split"))
             tables.append(ladder({name: run["metrics"]}, path.name).iloc[len(PUBLISHED):].assign(corpus=run["corpus"]))
     table = pd.concat(tables) if tables else ladder({}, "").iloc[:0].assign(corpus="")

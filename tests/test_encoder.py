@@ -1,6 +1,7 @@
 """The encoder against bert-for-tf2 and against an independent computation, in every format and setting."""
 import gc
 import json
+import math
 import os
 import pickle
 import shutil
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import one_line
 from safetensors.numpy import load_file, save_file
+from scipy.special import erf
 
 from bert_genres import runtimes
 from bert_genres.checkpoints import MINILM, Checkpoint, read_weights
@@ -114,27 +116,30 @@ def test_adapters_are_not_left_out_in_silence(tiny, tmp_path, run, name):
     assert f"{folder}: has adapters (bert/encoder/layer_1/output/adapter" in one_line(done, 2)
 
 
-def numpy_bert(values, ids, n_layers):
-    "BERT written once more, in plain NumPy and float64, one text at a time and without padding: hidden [tokens, d]."
+def tanh_gelu(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3)))
+
+
+def numpy_bert(values, ids, n_layers, first=0, epsilon=1e-12, gelu=tanh_gelu, near=None):
+    """BERT written once more, in plain NumPy and float64, one text at a time and without padding: hidden [tokens, d].
+    `first`: the first token's place; `near`: what is added to scores, [heads, tokens, tokens]."""
     w = lambda name: values[f"bert/{name}"].astype(np.float64)
     dense = lambda x, name: x @ w(f"{name}/kernel") + w(f"{name}/bias")
 
     def norm(x, name):
         x = x - x.mean(-1, keepdims=True)
-        return x / np.sqrt((x ** 2).mean(-1, keepdims=True) + 1e-12) * w(f"{name}/gamma") + w(f"{name}/beta")
-
-    def gelu(x):
-        return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3)))
+        return x / np.sqrt((x ** 2).mean(-1, keepdims=True) + epsilon) * w(f"{name}/gamma") + w(f"{name}/beta")
 
     heads = CONFIG["num_attention_heads"]
-    x = w("embeddings/word_embeddings")[ids] + w("embeddings/position_embeddings")[:len(ids)]
-    x = norm(x + w("embeddings/token_type_embeddings")[0], "embeddings/LayerNorm")
+    x = w("embeddings/word_embeddings")[ids] + w("embeddings/position_embeddings")[first:][:len(ids)]
+    types = "bert/embeddings/token_type_embeddings" in values
+    x = norm(x + w("embeddings/token_type_embeddings")[0] if types else x, "embeddings/LayerNorm")
     for i in range(n_layers):
         at = f"encoder/layer_{i}"
         q, k, v = (np.split(dense(x, f"{at}/attention/self/{n}"), heads, axis=-1) for n in ("query", "key", "value"))
         out = []
         for h in range(heads):
-            s = np.exp(q[h] @ k[h].T / np.sqrt(q[h].shape[1]))
+            s = np.exp(q[h] @ k[h].T / np.sqrt(q[h].shape[1]) + (0 if near is None else near[h]))
             out.append(s / s.sum(-1, keepdims=True) @ v[h])
         x = norm(x + dense(np.concatenate(out, -1), f"{at}/attention/output/dense"), f"{at}/attention/output/LayerNorm")
         x = norm(x + dense(gelu(dense(x, f"{at}/intermediate/dense")), f"{at}/output/dense"), f"{at}/output/LayerNorm")
@@ -156,6 +161,99 @@ def test_every_layer_and_pooling_against_numpy(tiny, layer, pooling):
                 "mean_max": np.concatenate([hidden.mean(0), hidden.max(0)]),
                 "none": np.pad(hidden, ((0, 16 - len(ids)), (0, 0)))}[pooling]
         assert np.abs(vector - want).max() < 1e-4
+
+
+@pytest.fixture(scope="module")
+def tiny_mpnet(tiny, tmp_path_factory):
+    "A tiny random MPNet in Hugging Face's format, with its own names, order of tokens and first position, for 512 tokens."
+    folder, rng = tmp_path_factory.mktemp("mpnet"), np.random.default_rng(1)
+    values = {k: v for k, v in tiny["values"].items() if "token_type" not in k}
+    values["bert/embeddings/position_embeddings"] = rng.normal(0, .3, (514, 24)).astype(np.float32)
+    names = {"bert/embeddings": "embeddings", "bert/encoder": "encoder", "layer_": "layer/",
+             "attention/output/LayerNorm": "attention/LayerNorm", "self/query": "attn/q", "self/key": "attn/k",
+             "self/value": "attn/v", "attention/output/dense": "attention/attn/o", "gamma": "weight", "beta": "bias",
+             "kernel": "weight", "_embeddings": "_embeddings/weight"}
+    tensors = {"encoder.relative_attention_bias.weight": rng.normal(0, 1, (32, 4)).astype(np.float32),
+               "embeddings.position_ids": np.arange(514)[None]}
+    for name, value in values.items():
+        hf = name
+        for ours, theirs in names.items():
+            hf = hf.replace(ours, theirs)
+        tensors[hf.replace("/", ".")] = np.ascontiguousarray(value.T if name.endswith("kernel") else value)
+    save_file(tensors, folder / "model.safetensors")
+    config = {k: v for k, v in CONFIG.items() if k != "type_vocab_size"} | {
+        "model_type": "mpnet", "max_position_embeddings": 514, "relative_attention_num_buckets": 32, "layer_norm_eps": 1e-5}
+    (folder / "config.json").write_text(json.dumps(config))
+    vocab = ["<s>", "<pad>", "</s>", "[UNK]", "[PAD]", *VOCAB[5:]]
+    (folder / "vocab.txt").write_text("\n".join(vocab) + "\n")
+    return {"folder": folder, "values": values, "vocab": vocab, "bias": tensors["encoder.relative_attention_bias.weight"]}
+
+
+def range_by_hand(away):
+    "MPNet's range of a distance, from one token to another `away` tokens after it."
+    side, n = (16, away) if away > 0 else (0, -away)
+    return side + (n if n < 8 else min(15, 8 + int(math.log2(n / 8) * 2 + 1e-9)))
+
+
+def mpnet_by_hand(mpnet, tokens, n_layers):
+    ids = [mpnet["vocab"].index(token) for token in tokens]
+    ranges = np.array([range_by_hand(away) for away in range(-len(ids), len(ids))])
+    near = mpnet["bias"][ranges[len(ids) + np.arange(len(ids)) - np.arange(len(ids))[:, None]]]
+    gelu = lambda x: x * (1 + erf(x / 2 ** .5)) / 2
+    return numpy_bert(mpnet["values"], ids, n_layers, 2, 1e-5, gelu, near.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("runtime", [None, "TensorFlow"])
+def test_mpnet_in_every_layer_and_pooling_against_numpy(tiny_mpnet, runtime):
+    texts = ["a bad cat sat", "", "it [PAD] <pad> </s>", "no it dust an " * 200]
+    ways = [((-1, -3), "mean"), (-2, "max"), (-3, "mean_max"), (-1, "cls"), (-1, "none")]
+    for layer, pooling in ways[:1] if runtime else ways:
+        encoder = BertEncoder(tiny_mpnet["folder"], 512, layer, pooling, "fp32")
+        for text, vector in zip(texts, encode_with(encoder, texts, runtime), strict=True):
+            tokens = encoder.tokenizer.encode(text).tokens
+            assert (tokens[0], tokens[-1]) == ("<s>", "</s>") and len(tokens) <= 512
+            hidden = np.hstack([mpnet_by_hand(tiny_mpnet, tokens, 4 + n) for n in encoder.layers])
+            want = {"mean": hidden.mean(0), "max": hidden.max(0), "cls": hidden[0],
+                    "mean_max": np.concatenate([hidden.mean(0), hidden.max(0)]),
+                    "none": np.pad(hidden, ((0, 512 - len(tokens)), (0, 0)))}[pooling]
+            assert np.abs(vector - want).max() < 2e-4
+    assert len(tokens) == 512
+
+
+def test_training_moves_what_mpnet_knows_of_distances(tiny_mpnet, tmp_path):
+    tf = import_tensorflow()
+    layer = bert_layer(Checkpoint(tiny_mpnet["folder"]))
+    ids = tf.constant([[2, 8, 9, 1, 0, 0]])
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer([ids, tf.zeros_like(ids)], training=False)[:, 0] ** 3)
+    moved = [v for v in layer.trainable_variables if "relative_attention_bias" in v.name]
+    assert len(moved) == 1
+    gradient = tf.convert_to_tensor(tape.gradient(loss, moved[0])).numpy()
+    near = {range_by_hand(j - i) for i in range(4) for j in range(4)}       # of four tokens; the two others are padding
+    assert set(np.flatnonzero(np.abs(gradient).max(1) > 1e-7)) == near
+    Checkpoint(tiny_mpnet["folder"]).save(tmp_path)                         # as a bundle holds it
+    texts, read = ["a bad cat", ""], lambda folder: BertEncoder(folder, 16, precision="fp32")
+    assert (read(tmp_path).encode(texts) == read(tiny_mpnet["folder"]).encode(texts)).all()
+
+
+def test_a_checkpoint_of_mpnet_that_lacks_something_is_one_line(tiny_mpnet, tmp_path):
+    folder = shutil.copytree(tiny_mpnet["folder"], tmp_path / "model")
+    config, vocab = json.loads((folder / "config.json").read_text()), (folder / "vocab.txt").read_text()
+    for change, message in [({"relative_attention_num_buckets": None}, "relative_attention_num_buckets is None"),
+                            ({"layer_norm_eps": 0}, "layer_norm_eps is 0"), ({"model_type": ["mpnet"]}, "model_type")]:
+        (folder / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(InputError, match=message):
+            Checkpoint(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "vocab.txt").write_text(vocab.replace("<pad>", "<mask>"))
+    with pytest.raises(InputError, match="token 1 is '<mask>', and has to be '<pad>'"):
+        Checkpoint(folder)
+    (folder / "vocab.txt").write_text(vocab)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["encoder.relative_attention_bias.weight"] = np.zeros((32, 3), np.float32)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"relative_attention_bias/embeddings is \(32, 3\), where .* says \(32, 4\)"):
+        BertEncoder(folder, 16, precision="fp32").encode(["a"])
 
 
 def test_layers_side_by_side_are_the_layers(tiny):
@@ -318,11 +416,11 @@ def broken(tiny, tmp_path, format="hf", **changes):
 
 def test_checkpoints_that_are_not_bert(tiny, tmp_path):
     for changes, message in [(dict(num_attention_heads=None), "without num_attention_heads"),
-                             (dict(model_type="mpnet", type_vocab_size=None), "mpnet"), (dict(hidden_act="relu"), "relu"),
+                             (dict(model_type="roberta", type_vocab_size=None), "roberta"), (dict(hidden_act="relu"), "relu"),
                              (dict(model_type="bert", hidden_act="relu"), "hidden_act is 'relu'"),
                              (dict(hidden_size="24"), "hidden_size is '24'"), (dict(vocab_size=0), "vocab_size is 0"),
                              (dict(num_attention_heads=5), "no multiple of num_attention_heads")]:
-        with pytest.raises(InputError, match=f"config.json: not the configuration of a BERT model with GELU .*{message}"):
+        with pytest.raises(InputError, match=f"config.json: not the configuration of a BERT or MPNet model .*{message}"):
             Checkpoint(broken(tiny, tmp_path, **changes))
     for changes in (dict(hidden_size=48), dict(intermediate_size=47), dict(max_position_embeddings=64), dict(vocab_size=41),
                     dict(type_vocab_size=1)):
@@ -353,8 +451,8 @@ def test_checkpoints_that_are_not_bert(tiny, tmp_path):
 
 def test_vocabularies_that_are_not_bert_s(tiny, tmp_path):
     folder = broken(tiny, tmp_path)
-    for tokens, message in [(["<s>", "<pad>", *VOCAB[2:]], "its first token is '<s>', and has to be '\\[PAD\\]'"),
-                            ([*VOCAB[1:], VOCAB[0]], "its first token is '\\[UNK\\]'"), ([""], "its first token is ''"),
+    for tokens, message in [(["<s>", "<pad>", *VOCAB[2:]], "token 0 is '<s>', and has to be '\\[PAD\\]'"),
+                            ([*VOCAB[1:], VOCAB[0]], "token 0 is '\\[UNK\\]'"), ([""], "token 0 is ''"),
                             *[([t for t in VOCAB if t != mark], f"has no \\{mark}") for mark in VOCAB[1:4]],
                             ([*VOCAB, "one", "two"], "has 42 tokens, where the configuration's vocab_size is 40")]:
         (folder / "vocab.txt").write_text("\n".join(tokens))
