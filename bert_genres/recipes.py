@@ -690,11 +690,16 @@ def _seed(random_state):
     return int(seed)
 
 
+def _plain_list(column):
+    "A list from a column of pandas, NumPy, Arrow or Polars, with lists in it for what are columns of lists."
+    check_list(column)
+    ways = [getattr(column, name) for name in ("to_pylist", "tolist", "to_list") if hasattr(column, name)]
+    return ways[0]() if ways else list(column)
+
+
 def _texts(texts):
     "A list of texts from any column of them. InputError for what is none."
-    check_list(texts)
-    ways = [getattr(texts, name) for name in ("to_pylist", "tolist", "to_list") if hasattr(texts, name)]
-    texts = ways[0]() if ways else list(texts)
+    texts = _plain_list(texts)
     for i, text in enumerate(texts):
         if wrong := text_error(text):
             raise InputError(f"text {i}: {wrong}")
@@ -712,8 +717,7 @@ def _label_lists(Y):
         if len(set(columns)) < len(columns):
             raise InputError("two columns of Y have the same name")
         return columns, [[columns[j] for j in np.flatnonzero(row)] for row in Y], True
-    check_list(Y)
-    labels, remarks = parse_labels(Y := list(Y))
+    labels, remarks = parse_labels(Y := _plain_list(Y))
     if any(isinstance(cell, str) for cell in Y) or len(remarks) > 1:
         warnings.warn("; ".join(remarks), stacklevel=3)               # what was found out, or left out, is seen
     for i, row in enumerate(labels):

@@ -318,7 +318,7 @@ def test_interrupted_training_leaves_nothing_and_says_130(bundle_dir, tmp_path):
 
 def test_a_reader_that_stops_early_is_no_error(bundle_dir, texts):
     exe = Path(sys.executable).with_name("bert-genres")
-    done = subprocess.run(f"for i in $(seq 20); do cat {texts['.tsv']}; done | cut -f2 | {exe} predict {bundle_dir} - | head -1; "
+    done = subprocess.run(f"for i in $(seq 5); do cat {texts['.tsv']}; done | cut -f2 | {exe} predict {bundle_dir} - | head -1; "
                           "echo ${PIPESTATUS[2]}", shell=True, executable="/bin/bash", capture_output=True, text=True)
     assert done.stdout.strip().endswith("0") and done.stderr == ""
 
@@ -335,6 +335,8 @@ def test_precisions_agree_within_the_contract(bundle_dir, sample):
     from bert_genres.evaluation import f1_scores
 
     bundles = [load_bundle(bundle_dir, precision=p) for p in ("fp32", "auto")]
+    if bundles[1].encoder.precision == "fp32":
+        pytest.skip("this machine computes in fp32 alone")
     Y = binarize(sample.genres, bundles[0].classes_)[0]
     a, b = (f1_scores(Y, bundle.predict(list(sample["plot"])))["micro_f1"] for bundle in bundles)
     assert abs(a - b) <= 0.003
@@ -397,9 +399,9 @@ def test_own_table_from_training_to_prediction(run, tmp_path):
 
 
 def test_no_room_left_is_one_line_and_leaves_nothing(run, bundle_dir, texts, tmp_path):
-    (tmp_path / "many.tsv").write_text(texts[".tsv"].read_text() * 40)
+    (tmp_path / "many.tsv").write_text(texts[".tsv"].read_text() * 5)
     disk = tmp_path / "disk"
-    with small_disk(disk, 500_000):
+    with small_disk(disk, 50_000):
         for call in (("predict", bundle_dir, tmp_path / "many.tsv", "--out", disk / "p.jsonl"),
                      ("train", "sample", "--recipe", "article", "--out", disk / "bundle")):
             assert "No space left" in one_line(run(*call), 3, before=3 * (call[0] == "train"))

@@ -202,16 +202,17 @@ def test_article_longer_chooses_its_epochs_on_validation_rows(texts, monkeypatch
 
 
 def test_labels_as_people_write_them(small, texts):
-    "In Python as in files: one string a text, white space, a label that is none."
+    "In Python as in files: one string a text, white space, a label that is none; lists in any column."
     some = [["Drama", "War"], ["War"], ["Drama"], ["Comedy", "War"]] * 15
-    lists = clone(small).fit(texts[:60], some)
-    for Y in ([", ".join(row) for row in some], pd.Series(["|".join(row) for row in some]),
-              [[f" {x} " for x in row] + [""] for row in some]):
+    separated = ([", ".join(row) for row in some], "commas"), (pd.Series(["|".join(row) for row in some]), "vertical bars")
+    lists = ([[f" {x} " for x in row] + [""] for row in some], pd.Series(some), pa.array(some),
+             pa.chunked_array([some[:20], some[20:]]), np.array([*some, []], dtype=object)[:-1], [np.array(row) for row in some])
+    for Y, mark in (*separated, *((Y, None) for Y in lists)):
         with warnings.catch_warnings(record=True) as said:
-            other = clone(small).fit(texts[:60], Y)
-        assert isinstance(list(Y)[0], list) or "labels separated by" in str(said[0].message)
-        assert other.classes_.tolist() == ["Comedy", "Drama", "War"]
-        assert (other.predict_proba(texts[60:]) == lists.predict_proba(texts[60:])).all()
+            assert recipes._label_lists(Y) == (["Comedy", "Drama", "War"], some, False)
+        assert [str(w.message) for w in said] == ([f"labels separated by {mark}"] if mark else [])
+    one, other = (clone(small).fit(texts[:60], Y) for Y in (some, pa.array(some)))
+    assert one.predict(texts[60:]) == other.predict(texts[60:])
 
 
 def test_a_label_that_means_nothing_is_left_out_aloud():
