@@ -15,6 +15,7 @@ from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
+from fastcore.basics import patch
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -217,66 +218,77 @@ class BertEncoder:
         self.shape = (max_seq_len, width) if pooling == "none" else (width,)
         self._runtime, self._process = None, os.getpid()
 
-    def replace(self, **settings) -> "BertEncoder":
-        "Returns the same encoder with other settings."
-        own = {"max_seq_len": self.max_seq_len, "layer": self.layer, "pooling": self._how, "precision": self.precision}
-        return BertEncoder(**{"model": self.checkpoint} | own | settings)
+# %% ../nbs/03_embeddings.ipynb #1c1b0ef2
+@patch
+def replace(self: BertEncoder, **settings) -> "BertEncoder":
+    "Returns the same encoder with other settings."
+    own = {"max_seq_len": self.max_seq_len, "layer": self.layer, "pooling": self._how, "precision": self.precision}
+    return BertEncoder(**{"model": self.checkpoint} | own | settings)
 
-    @property
-    def settings(self) -> dict:
-        "What decides the vectors, beside the text: a cache's key, a bundle's record."
-        return {"weights": self.checkpoint.sha256, "max_seq_len": self.max_seq_len, "layer": self.layer,
-                "pooling": self.pooling, "precision": self.precision}
 
-    def encode(
-        self,
-        texts: list[str],
-        normalize: bool = False,       # to length 1
-        out: np.ndarray | None = None,  # written to where given, [n, *shape], of any float type: a memory-mapped file, say
-    ) -> np.ndarray:                   # float32 [n, d], rows in the input's order; [n, max_seq_len, d] without pooling
-        "One vector a text. InputError for a single text, which would be taken for a list of letters."
-        check_list(texts)
-        out = np.zeros((len(texts), *self.shape), dtype=np.float32) if out is None else out
-        with progress(len(texts), "encoding") as bar:
-            for rows, vectors in self.vectors(texts, bar):
-                if normalize:
-                    vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-                if self.pooling == "none":
-                    out[rows, :vectors.shape[1]] = vectors
-                else:
-                    out[rows] = vectors
-        return out
+@patch(as_prop=True)
+def settings(self: BertEncoder) -> dict:
+    "What decides the vectors, beside the text: a cache's key, a bundle's record."
+    return {"weights": self.checkpoint.sha256, "max_seq_len": self.max_seq_len, "layer": self.layer,
+            "pooling": self.pooling, "precision": self.precision}
 
-    def __getstate__(self):
-        return vars(self) | {"_runtime": None, "_forked_from": None}       # threads and compiled code stay with their process
+# %% ../nbs/03_embeddings.ipynb #9005be71
+@patch
+def _batches(self: BertEncoder, texts):
+    """Yield (rows, ids): texts of one length together, the longest first, `batch_tokens` at a time. A text's length in
+    the batch, its tokens rounded up to a multiple of 8, does not depend on the other texts: neither does its vector."""
+    tokenize = lambda start: self.tokenizer.encode_batch(list(texts[start:start + self.window]))
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(tokenize, 0)
+        for start in range(0, len(texts), self.window):
+            ids = [e.ids for e in coming.result()]
+            coming = ahead.submit(tokenize, start + self.window)
+            length = [min(-(-len(tokens) // 8) * 8, self.max_seq_len) for tokens in ids]
+            order = sorted(range(len(ids)), key=lambda i: -length[i])
+            for n, same in groupby(order, key=lambda i: length[i]):
+                while batch := list(islice(same, max(1, self.batch_tokens // n))):
+                    yield np.array(batch) + start, pad([ids[i] for i in batch], n)
 
-    def vectors(self, texts, bar):
-        "Yield (rows, vectors), a batch at a time and not in order."
-        if self._process != os.getpid():                             # forked since: the runtime's threads are not here,
-            self._forked_from = self._runtime                        # and to drop it would wait for them
-            self._process, self._runtime = os.getpid(), None
-        if self._runtime is None and len(texts):
-            depths = [self.checkpoint.config["num_hidden_layers"] + n + 1 for n in self.layers]
-            if self.precision == "fp16":
-                layer = bert_layer(self.checkpoint, max(depths), out_layer_ndxs=[n - 1 for n in depths])
-                self._runtime = TensorFlowRuntime(layer, self.precision)
+# %% ../nbs/03_embeddings.ipynb #755aef7c
+@patch
+def vectors(self: BertEncoder, texts, bar):
+    "Yield (rows, vectors), a batch at a time and not in order."
+    if self._process != os.getpid():                             # forked since: the runtime's threads are not here,
+        self._forked_from = self._runtime                        # and to drop it would wait for them
+        self._process, self._runtime = os.getpid(), None
+    if self._runtime is None and len(texts):
+        depths = [self.checkpoint.config["num_hidden_layers"] + n + 1 for n in self.layers]
+        if self.precision == "fp16":
+            layer = bert_layer(self.checkpoint, max(depths), out_layer_ndxs=[n - 1 for n in depths])
+            self._runtime = TensorFlowRuntime(layer, self.precision)
+        else:
+            self._runtime = OpenVinoRuntime(bert_graph(self.checkpoint, *depths), self.precision)
+    for rows, ids, hidden in self._runtime.run(self._batches(texts)) if len(texts) else ():
+        yield rows, pool(hidden, ids > 0, self._how)
+        bar.update(len(rows))
+
+
+@patch
+def __getstate__(self: BertEncoder):
+    return vars(self) | {"_runtime": None, "_forked_from": None}       # threads and compiled code stay with their process
+
+# %% ../nbs/03_embeddings.ipynb #cd311d96
+@patch
+def encode(
+    self: BertEncoder,
+    texts: list[str],
+    normalize: bool = False,       # to length 1
+    out: np.ndarray | None = None,  # written to where given, [n, *shape], of any float type: a memory-mapped file, say
+) -> np.ndarray:                   # float32 [n, d], rows in the input's order; [n, max_seq_len, d] without pooling
+    "One vector a text. InputError for a single text, which would be taken for a list of letters."
+    check_list(texts)
+    out = np.zeros((len(texts), *self.shape), dtype=np.float32) if out is None else out
+    with progress(len(texts), "encoding") as bar:
+        for rows, vectors in self.vectors(texts, bar):
+            if normalize:
+                vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+            if self.pooling == "none":
+                out[rows, :vectors.shape[1]] = vectors
             else:
-                self._runtime = OpenVinoRuntime(bert_graph(self.checkpoint, *depths), self.precision)
-        for rows, ids, hidden in self._runtime.run(self._batches(texts)) if len(texts) else ():
-            yield rows, pool(hidden, ids > 0, self._how)
-            bar.update(len(rows))
-
-    def _batches(self, texts):
-        """Yield (rows, ids): texts of one length together, the longest first, `batch_tokens` at a time. A text's length in
-        the batch, its tokens rounded up to a multiple of 8, does not depend on the other texts: neither does its vector."""
-        tokenize = lambda start: self.tokenizer.encode_batch(list(texts[start:start + self.window]))
-        with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(tokenize, 0)
-            for start in range(0, len(texts), self.window):
-                ids = [e.ids for e in coming.result()]
-                coming = ahead.submit(tokenize, start + self.window)
-                length = [min(-(-len(tokens) // 8) * 8, self.max_seq_len) for tokens in ids]
-                order = sorted(range(len(ids)), key=lambda i: -length[i])
-                for n, same in groupby(order, key=lambda i: length[i]):
-                    while batch := list(islice(same, max(1, self.batch_tokens // n))):
-                        yield np.array(batch) + start, pad([ids[i] for i in batch], n)
+                out[rows] = vectors
+    return out

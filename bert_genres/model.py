@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 from scipy.special import expit
 
 import bert_genres
@@ -221,31 +222,41 @@ class Bundle:
             out.append(self.head.predict_proba(list(texts[block]), read and list(read[block])))
         return np.concatenate(out)
 
-    def decide(self, probs: np.ndarray, threshold: float | None = None, correct: bool = True) -> np.ndarray:
-        "Probabilities [n, labels] to decisions, bool [n, labels]: the threshold, then the rules."
-        named = probs >= (self.threshold if threshold is None else threshold)
-        return apply_rules(named, self.rules) if correct else named
+# %% ../nbs/05_model.ipynb #c16349e2
+@patch
+def decide(self: Bundle, probs: np.ndarray, threshold: float | None = None, correct: bool = True) -> np.ndarray:
+    "Probabilities [n, labels] to decisions, bool [n, labels]: the threshold, then the rules."
+    named = probs >= (self.threshold if threshold is None else threshold)
+    return apply_rules(named, self.rules) if correct else named
 
-    def predict(self, texts: list[str]) -> np.ndarray:
-        "Decisions as an indicator matrix, bool [n, labels], of texts."
-        return self.decide(self.predict_proba(texts))
 
-    def labels(self, texts: list[str]) -> list[list[str]]:
-        "The named labels of each text, likeliest first."
-        probs = self.predict_proba(texts)
-        return self.names(probs, self.decide(probs))
+@patch
+def predict(self: Bundle, texts: list[str]) -> np.ndarray:
+    "Decisions as an indicator matrix, bool [n, labels], of texts."
+    return self.decide(self.predict_proba(texts))
 
-    def names(self, probs: np.ndarray, named: np.ndarray) -> list[list[str]]:
-        "The named labels of each row, likeliest first."
-        return [[self.classes_[j] for j in np.argsort(-p, kind="stable") if y[j]]
-                for p, y in zip(probs, named, strict=True)]
 
-    def seen(self, films: pd.DataFrame) -> np.ndarray:
-        """bool [films]: whether the bundle was trained or chosen on a film's plot, as `normalize_text` compares them. An id says
-        nothing: other tables count their rows from 1, too."""
-        used = {digest for part in ("train", "validation") for digest in self.rows.get(part, {}).values()}
-        as_it_stands = lambda text: hashlib.sha256(text.encode()).hexdigest()[:16]       # in older bundles
-        return np.array([text_digest(p) in used or as_it_stands(p) in used for p in films["plot"]], dtype=bool)
+@patch
+def names(self: Bundle, probs: np.ndarray, named: np.ndarray) -> list[list[str]]:
+    "The named labels of each row, likeliest first."
+    return [[self.classes_[j] for j in np.argsort(-p, kind="stable") if y[j]]
+            for p, y in zip(probs, named, strict=True)]
+
+
+@patch
+def labels(self: Bundle, texts: list[str]) -> list[list[str]]:
+    "The named labels of each text, likeliest first."
+    probs = self.predict_proba(texts)
+    return self.names(probs, self.decide(probs))
+
+# %% ../nbs/05_model.ipynb #0c5c068c
+@patch
+def seen(self: Bundle, films: pd.DataFrame) -> np.ndarray:
+    """bool [films]: whether the bundle was trained or chosen on a film's plot, as `normalize_text` compares them. An id says
+    nothing: other tables count their rows from 1, too."""
+    used = {digest for part in ("train", "validation") for digest in self.rows.get(part, {}).values()}
+    as_it_stands = lambda text: hashlib.sha256(text.encode()).hexdigest()[:16]       # in older bundles
+    return np.array([text_digest(p) in used or as_it_stands(p) in used for p in films["plot"]], dtype=bool)
 
 # %% ../nbs/05_model.ipynb #dda5baf2
 def prediction(bundle, probs: np.ndarray, named: np.ndarray) -> dict:

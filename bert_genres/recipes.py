@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 from numpy.typing import ArrayLike
 from scipy.linalg.lapack import dpotrf, dpotri
 from scipy.sparse import issparse
@@ -326,65 +327,77 @@ class Frozen:
         "Of n texts, float32 [n, topics]."
         return _times(self.words.transform(texts), self.axes)
 
-    def parts(self, vectors: np.ndarray, texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        "float32 [n, queries x layers x d], n texts: the networks' mean logit, the kernel's and the names' scores, [n, labels]."
-        words, n, m = self.words.transform(texts), len(vectors), len(self.networks)
-        found = vectors.reshape(n, len(self.queries), -1, self.names.vectors.shape[1])      # text, query, layer, unit
-        topics, layers, heads = _times(words, self.axes), found.shape[2], (len(self.queries) - 1) // m
-        net = np.zeros((n, len(self.kernel.prior)), np.float32)
-        for k, head in enumerate(self.networks):
-            rows, layer = [0, *range(1 + k * heads, 1 + (k + 1) * heads)], 1 + k * (layers - 1) // m
-            net += head.logits(np.hstack([found[:, rows, layer].reshape(n, -1), topics])) / m
-        score = self.kernel.scores(words, found[:, 0, 1:].reshape(n, -1))
-        return net, score, self.names.scores(found[:, 0, 0])
+# %% ../nbs/07_recipes.ipynb #803c6fcb
+@patch
+def parts(self: Frozen, vectors: np.ndarray, texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "float32 [n, queries x layers x d], n texts: the networks' mean logit, the kernel's and the names' scores, [n, labels]."
+    words, n, m = self.words.transform(texts), len(vectors), len(self.networks)
+    found = vectors.reshape(n, len(self.queries), -1, self.names.vectors.shape[1])      # text, query, layer, unit
+    topics, layers, heads = _times(words, self.axes), found.shape[2], (len(self.queries) - 1) // m
+    net = np.zeros((n, len(self.kernel.prior)), np.float32)
+    for k, head in enumerate(self.networks):
+        rows, layer = [0, *range(1 + k * heads, 1 + (k + 1) * heads)], 1 + k * (layers - 1) // m
+        net += head.logits(np.hstack([found[:, rows, layer].reshape(n, -1), topics])) / m
+    score = self.kernel.scores(words, found[:, 0, 1:].reshape(n, -1))
+    return net, score, self.names.scores(found[:, 0, 0])
 
-    def weigh(self, net: np.ndarray, score: np.ndarray, name: np.ndarray) -> np.ndarray:
-        "The three parts to probabilities, [n, labels]."
-        return expit(stack_features(net, score, name, self.kernel.prior) @ self.stack[:-1] + self.stack[-1])
+# %% ../nbs/07_recipes.ipynb #772eb8d6
+@patch
+def weigh(self: Frozen, net: np.ndarray, score: np.ndarray, name: np.ndarray) -> np.ndarray:
+    "The three parts to probabilities, [n, labels]."
+    return expit(stack_features(net, score, name, self.kernel.prior) @ self.stack[:-1] + self.stack[-1])
 
-    def predict_proba(self, texts: list[str], read: list[str] | None = None) -> np.ndarray:
-        "Probabilities, float32 [n, labels], of texts; `read`: what the encoder reads of each, where that is less."
-        return self.weigh(*self.parts(self.encoder.encode(texts if read is None else read), texts))
 
-    @property
-    def encoders(self) -> dict[str, BertEncoder]:
-        "The encoders that a bundle stores, by the names of their folders; `from_parts` is the way back."
-        return {"encoder": self.encoder}
+@patch
+def predict_proba(self: Frozen, texts: list[str], read: list[str] | None = None) -> np.ndarray:
+    "Probabilities, float32 [n, labels], of texts; `read`: what the encoder reads of each, where that is less."
+    return self.weigh(*self.parts(self.encoder.encode(texts if read is None else read), texts))
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        "The arrays that a bundle stores."
-        out = {"terms": np.frombuffer("\n".join(self.terms).encode(), dtype=np.uint8), "idf": self.idf, "axes": self.axes,
-               "films": np.frombuffer(json.dumps(self.films).encode(), dtype=np.uint8), "queries": self.queries,
-               "stack": self.stack}
-        for part in ("kernel", "names"):
-            out |= {f"{part}.{k}": v for k, v in vars(getattr(self, part)).items()}
-        return out | {f"network{i}.{k}": v.astype(np.float16) for i, h in enumerate(self.networks)
-                      for k, v in vars(h).items()}
+# %% ../nbs/07_recipes.ipynb #7c1db74a
+@patch(as_prop=True)
+def encoders(self: Frozen) -> dict[str, BertEncoder]:
+    "The encoders that a bundle stores, by the names of their folders; `from_parts` is the way back."
+    return {"encoder": self.encoder}
 
-    def shapes(self) -> dict[str, tuple]:
-        "The axes of each of `tensors`, as `check_tensors` takes them. InputError for titles that are no titles of the landmarks."
-        terms, m, unit = len(self.terms), max(len(self.networks), 1), self.encoder.checkpoint.config["hidden_size"]
-        heads, width = (len(self.queries) - 1) // m, unit * len(self.encoder.layers)
-        if self.films and (len(self.films) != len(self.kernel.dual) or not all(isinstance(x, str) for x in self.films)):
-            raise InputError(f"its films are no titles of {len(self.kernel.dual)} landmarks")
-        kernel = {"word_weights": (terms, "labels"), "center": (width - unit,), "scale": (width - unit,),
-                  "landmarks": ("landmarks", width - unit), "dual": ("landmarks", "labels"), "prior": ("labels",)}
-        names = {"vectors": ("labels", unit), "mean": ("labels",), "spread": ("labels",)}
-        read = (1 + heads) * unit + self.axes.shape[1]                      # by a network
-        return {"idf": (terms,), "axes": (terms, "topics"), "queries": (1 + m * heads, width), "stack": (7,)} | {
-            f"{part}.{k}": shape for part, shapes in [("kernel", kernel), ("names", names)] for k, shape in shapes.items()} | {
-            f"network{i}.{k}": shape for i in range(m) for k, shape in Head.shapes(read).items()}
 
-    @classmethod
-    def from_parts(cls, tensors: dict[str, np.ndarray], encoders: dict[str, BertEncoder]) -> "Frozen":
-        "What was stored, from its arrays and encoders; whatever these were pooled with is in the arrays."
-        part = lambda name: {k.split(".")[1]: v for k, v in tensors.items() if k.split(".")[0] == name}
-        n = sum(k.endswith(".kernel_1") for k in tensors)
-        return cls(encoders["encoder"].replace(pooling=tensors["queries"]),
-                   tensors["terms"].tobytes().decode().split("\n"), tensors["idf"], tensors["axes"],
-                   [Head(**{k: v.astype(np.float32) for k, v in part(f"network{i}").items()}) for i in range(n)],
-                   Kernel(**part("kernel")), Names(**part("names")), tensors["stack"],
-                   parse_json(tensors["films"].tobytes().decode()) if "films" in tensors else [])
+@patch
+def tensors(self: Frozen) -> dict[str, np.ndarray]:
+    "The arrays that a bundle stores."
+    out = {"terms": np.frombuffer("\n".join(self.terms).encode(), dtype=np.uint8), "idf": self.idf, "axes": self.axes,
+           "films": np.frombuffer(json.dumps(self.films).encode(), dtype=np.uint8), "queries": self.queries,
+           "stack": self.stack}
+    for part in ("kernel", "names"):
+        out |= {f"{part}.{k}": v for k, v in vars(getattr(self, part)).items()}
+    return out | {f"network{i}.{k}": v.astype(np.float16) for i, h in enumerate(self.networks)
+                  for k, v in vars(h).items()}
+
+
+@patch
+def shapes(self: Frozen) -> dict[str, tuple]:
+    "The axes of each of `tensors`, as `check_tensors` takes them. InputError for titles that are no titles of the landmarks."
+    terms, m, unit = len(self.terms), max(len(self.networks), 1), self.encoder.checkpoint.config["hidden_size"]
+    heads, width = (len(self.queries) - 1) // m, unit * len(self.encoder.layers)
+    if self.films and (len(self.films) != len(self.kernel.dual) or not all(isinstance(x, str) for x in self.films)):
+        raise InputError(f"its films are no titles of {len(self.kernel.dual)} landmarks")
+    kernel = {"word_weights": (terms, "labels"), "center": (width - unit,), "scale": (width - unit,),
+              "landmarks": ("landmarks", width - unit), "dual": ("landmarks", "labels"), "prior": ("labels",)}
+    names = {"vectors": ("labels", unit), "mean": ("labels",), "spread": ("labels",)}
+    read = (1 + heads) * unit + self.axes.shape[1]                      # by a network
+    return {"idf": (terms,), "axes": (terms, "topics"), "queries": (1 + m * heads, width), "stack": (7,)} | {
+        f"{part}.{k}": shape for part, shapes in [("kernel", kernel), ("names", names)] for k, shape in shapes.items()} | {
+        f"network{i}.{k}": shape for i in range(m) for k, shape in Head.shapes(read).items()}
+
+
+@patch(cls_method=True)
+def from_parts(cls: Frozen, tensors: dict[str, np.ndarray], encoders: dict[str, BertEncoder]) -> "Frozen":
+    "What was stored, from its arrays and encoders; whatever these were pooled with is in the arrays."
+    part = lambda name: {k.split(".")[1]: v for k, v in tensors.items() if k.split(".")[0] == name}
+    n = sum(k.endswith(".kernel_1") for k in tensors)
+    return cls(encoders["encoder"].replace(pooling=tensors["queries"]),
+               tensors["terms"].tobytes().decode().split("\n"), tensors["idf"], tensors["axes"],
+               [Head(**{k: v.astype(np.float32) for k, v in part(f"network{i}").items()}) for i in range(n)],
+               Kernel(**part("kernel")), Names(**part("names")), tensors["stack"],
+               parse_json(tensors["films"].tobytes().decode()) if "films" in tensors else [])
 
 # %% ../nbs/07_recipes.ipynb #20834565
 FOLDS, POWERS, FEWEST = 5, np.arange(0, .45, .05), 1000
@@ -504,7 +517,7 @@ def _fit_parts(train, Y, classes, encoder, seed):
     model = Frozen(_reading(encoder, queries), terms, idf, axes, heads, kernel, names, stack, titles)
     return model, {"net": net, "kernel": score, "name": name}
 
-
+# %% ../nbs/07_recipes.ipynb #26c261b3
 def fit_frozen(
     films: pd.DataFrame,
     part: np.ndarray,               # str [films]: train, validation, test
@@ -582,6 +595,7 @@ def fit_recipe(
 # %% ../nbs/07_recipes.ipynb #e7b362c3
 class TextClassifier(BaseEstimator):
     "Texts to sets of labels, as a scikit-learn classifier around a recipe."
+
     def __init__(
         self,
         recipe: str = "best",          # a recipe's name, or best
@@ -616,67 +630,82 @@ class TextClassifier(BaseEstimator):
         self.bundle_.info["estimator"] = {"classes": classes, "indicator": self.indicator_}
         return self
 
-    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        "float32 [n, labels], columns as in `classes_`; 0 for a label that no training row has."
-        check_is_fitted(self)
-        return self._spread(self._probabilities(texts))
+# %% ../nbs/07_recipes.ipynb #a42f42a4
+@patch
+def predict_proba(self: TextClassifier, texts: Sequence[str]) -> np.ndarray:
+    "float32 [n, labels], columns as in `classes_`; 0 for a label that no training row has."
+    check_is_fitted(self)
+    return self._spread(self._probabilities(texts))
 
-    def predict(self, texts: Sequence[str]) -> np.ndarray | list[list[str]]:
-        "An indicator matrix, int [n, labels], or lists of labels, likeliest first: whichever `fit` was given."
-        check_is_fitted(self)
-        named = self.bundle_.decide(probs := self._probabilities(texts))
-        return self._spread(named).astype(int) if self.indicator_ else self.bundle_.names(probs, named)
 
-    def score(self, texts: Sequence[str], Y: ArrayLike | Sequence[Sequence[str]]) -> float:
-        """Micro-F1, between 0 and 1. A matrix without names has the columns of `classes_`, in their order. Labels that `fit` has
-        not seen count as missed; InputError where it has seen none of them."""
-        check_is_fitted(self)
-        texts, (names, labels, indicator) = _texts(texts), _label_lists(Y)
-        if len(labels) != len(texts):
-            raise InputError(f"{len(texts)} texts, but labels for {len(labels)}")
-        if indicator and not hasattr(Y, "columns"):
-            if len(names) != len(self.classes_):
-                raise InputError(f"an indicator matrix of {len(names)} columns, but {len(self.classes_)} were fitted")
-            labels = [[self.classes_[int(j)] for j in row] for row in labels]
-        elif names and not {*names} & {*self.classes_}:
-            raise InputError(f"none of these labels was fitted: {', '.join(names[:5])}")
-        truth, unknown = binarize(labels, self.bundle_.classes_)
-        named = self.bundle_.decide(self._probabilities(texts))
-        return f1_scores(truth, named, missed=np.array([len(u) for u in unknown]))["micro_f1"]
+@patch
+def predict(self: TextClassifier, texts: Sequence[str]) -> np.ndarray | list[list[str]]:
+    "An indicator matrix, int [n, labels], or lists of labels, likeliest first: whichever `fit` was given."
+    check_is_fitted(self)
+    named = self.bundle_.decide(probs := self._probabilities(texts))
+    return self._spread(named).astype(int) if self.indicator_ else self.bundle_.names(probs, named)
 
-    def save(self, folder: str | Path, force: bool = False) -> Path:
-        "Write the bundle: a folder that appears whole or not at all."
-        check_is_fitted(self)
-        return save_bundle(self.bundle_, folder, force)
 
-    @classmethod
-    def load(cls, folder: str | Path) -> "TextClassifier":
-        "The estimator of a saved bundle, also of one that the command made."
-        bundle = load_bundle(folder)
-        self = cls(bundle.info["recipe"], bundle.info.get("model", MINILM), bundle.encoder.max_seq_len, bundle.info["seed"])
-        kept = bundle.info.get("estimator", {"classes": bundle.classes_, "indicator": False})
-        self.bundle_, self.classes_, self.indicator_ = bundle, np.array(kept["classes"], dtype=object), kept["indicator"]
-        return self
+@patch
+def _probabilities(self: TextClassifier, texts):
+    texts = _texts(texts)
+    if any(not text.strip() for text in texts):
+        warnings.warn("empty texts get the probabilities of a text without words", stacklevel=3)
+    return self.bundle_.predict_proba(texts)
 
-    def _probabilities(self, texts):
-        texts = _texts(texts)
-        if any(not text.strip() for text in texts):
-            warnings.warn("empty texts get the probabilities of a text without words", stacklevel=3)
-        return self.bundle_.predict_proba(texts)
 
-    def _spread(self, values):
-        "Columns of the bundle's labels to columns of `classes_`."
-        column = {name: j for j, name in enumerate(self.classes_)}
-        out = np.zeros((len(values), len(self.classes_)), values.dtype)
-        out[:, [column[name] for name in self.bundle_.classes_]] = values
-        return out
+@patch
+def _spread(self: TextClassifier, values):
+    "Columns of the bundle's labels to columns of `classes_`."
+    column = {name: j for j, name in enumerate(self.classes_)}
+    out = np.zeros((len(values), len(self.classes_)), values.dtype)
+    out[:, [column[name] for name in self.bundle_.classes_]] = values
+    return out
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags(multi_class=False, multi_label=True)
-        tags.input_tags.string, tags.input_tags.two_d_array = True, False
-        tags.target_tags.required = tags.target_tags.multi_output = True
-        return tags
+# %% ../nbs/07_recipes.ipynb #8685df25
+@patch
+def score(self: TextClassifier, texts: Sequence[str], Y: ArrayLike | Sequence[Sequence[str]]) -> float:
+    """Micro-F1, between 0 and 1. A matrix without names has the columns of `classes_`, in their order. Labels that `fit` has
+    not seen count as missed; InputError where it has seen none of them."""
+    check_is_fitted(self)
+    texts, (names, labels, indicator) = _texts(texts), _label_lists(Y)
+    if len(labels) != len(texts):
+        raise InputError(f"{len(texts)} texts, but labels for {len(labels)}")
+    if indicator and not hasattr(Y, "columns"):
+        if len(names) != len(self.classes_):
+            raise InputError(f"an indicator matrix of {len(names)} columns, but {len(self.classes_)} were fitted")
+        labels = [[self.classes_[int(j)] for j in row] for row in labels]
+    elif names and not {*names} & {*self.classes_}:
+        raise InputError(f"none of these labels was fitted: {', '.join(names[:5])}")
+    truth, unknown = binarize(labels, self.bundle_.classes_)
+    named = self.bundle_.decide(self._probabilities(texts))
+    return f1_scores(truth, named, missed=np.array([len(u) for u in unknown]))["micro_f1"]
+
+
+@patch
+def __sklearn_tags__(self: TextClassifier):
+    tags = super().__sklearn_tags__()
+    tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags(multi_class=False, multi_label=True)
+    tags.input_tags.string, tags.input_tags.two_d_array = True, False
+    tags.target_tags.required = tags.target_tags.multi_output = True
+    return tags
+
+# %% ../nbs/07_recipes.ipynb #4993d158
+@patch
+def save(self: TextClassifier, folder: str | Path, force: bool = False) -> Path:
+    "Write the bundle: a folder that appears whole or not at all."
+    check_is_fitted(self)
+    return save_bundle(self.bundle_, folder, force)
+
+
+@patch(cls_method=True)
+def load(cls: TextClassifier, folder: str | Path) -> "TextClassifier":
+    "The estimator of a saved bundle, also of one that the command made."
+    bundle = load_bundle(folder)
+    self = cls(bundle.info["recipe"], bundle.info.get("model", MINILM), bundle.encoder.max_seq_len, bundle.info["seed"])
+    kept = bundle.info.get("estimator", {"classes": bundle.classes_, "indicator": False})
+    self.bundle_, self.classes_, self.indicator_ = bundle, np.array(kept["classes"], dtype=object), kept["indicator"]
+    return self
 
 # %% ../nbs/07_recipes.ipynb #fe3948e3
 def _seed(random_state):
