@@ -67,6 +67,9 @@ def _unlink(path):
         Path(f"{path}{end}").unlink(missing_ok=True)
 
 
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY_DBMOVED}
+
+
 def _connect(path, schema, new):
     db = sqlite3.connect(path, timeout=60, isolation_level="IMMEDIATE")
     db.text_factory = bytes                         # damage can make a text of a blob, and not one in UTF-8
@@ -79,8 +82,6 @@ def _connect(path, schema, new):
 # %% ../nbs/engine/06_vectors.ipynb #12d42e68
 class _Database(contextlib.AbstractContextManager):
     "An SQLite file. A damaged one is started anew; one with another fault is done without, which is said once, on stderr."
-    anew = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY_DBMOVED}
-
     def __init__(self, path, schema):
         self.path, self.schema, self.fault = path, schema, None     # fault: what was said
         self._db, self._opened, self._off = None, None, set()
@@ -95,7 +96,7 @@ class _Database(contextlib.AbstractContextManager):
                     return action(db)
             except (sqlite3.Error, OSError, UnicodeDecodeError) as e:   # the last: a message that quotes what is damaged
                 code = getattr(e, "sqlite_errorcode", 0)
-                if again and (self.anew & {code, code & 0xff} or isinstance(e, UnicodeDecodeError)):
+                if again and (_DAMAGE & {code, code & 0xff} or isinstance(e, UnicodeDecodeError)):
                     self._start_anew()
                     continue
                 if not self.fault:
