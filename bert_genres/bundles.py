@@ -170,7 +170,7 @@ def row_digests(films: pd.DataFrame, part: np.ndarray) -> dict:
 
 # %% ../nbs/engine/07_bundles.ipynb #582ac861
 LICENCES = {"sample": "plots CC0; ids and genres, from CMU's metadata, CC BY-SA", "cmu": "CC BY-SA",
-            "MovieSummaries": "that of the corpus, CMU's is CC BY-SA", **dict.fromkeys(MODELS, "Apache-2.0")}
+            "MovieSummaries": "that of the corpus, CMU's is CC BY-SA", **{name: m.licence for name, m in MODELS.items()}}
 
 # %% ../nbs/engine/07_bundles.ipynb #1c308303
 def model_card(bundle) -> str:    # a `model.Bundle`
@@ -189,9 +189,8 @@ def model_card(bundle) -> str:    # a `model.Bundle`
         lines += [f"On {m['n']:,} {m['rows']}:", ""] + [
             f"- {name} {m[k]:.3f} (95 % interval {m[f'{k}_ci95'][0]:.3f} to {m[f'{k}_ci95'][1]:.3f})"
             for k, name in {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "samples_f1": "samples-F1"}.items()]
-    lines += ["" if "scores" in info else "None were kept.", "## Limits", "",
-              f"Its encoder reads the first {bundle.encoder.max_seq_len} tokens"
-              f"{'' if info['recipe'].startswith('article') else '; words count from the whole text'}. It knows no label",
+    lines += [*([] if "scores" in info else ["None were kept."]), "", "## Limits", "",
+              f"Its encoder reads the first {bundle.encoder.max_seq_len} tokens of a text. It knows no label",
               "but those it was trained on, and finds rare ones seldom. Texts of another kind, time or language",
               "than its training rows it may judge badly, and with as much confidence. What people left out when they labelled",
               "the rows it counts as absent.", "",

@@ -33,6 +33,7 @@ class Model:
     sha256: str         # of model.safetensors
     megabytes: int      # to download
     cost: float         # the time that it takes for a text, in that of all-MiniLM-L6-v2: by the products of its layers
+    licence: str = "Apache-2.0"
 
 
 MINILM = "all-MiniLM-L6-v2"
@@ -157,7 +158,7 @@ def _from_hugging_face(tensors, config):
         google[words][[0, kind.padding]] = google[words][[kind.padding, 0]]
     if positions in google:
         google[positions] = google[positions][kind.first_position:]
-    if "type_vocab_size" not in kind.settings:
+    if types not in google and "type_vocab_size" not in kind.settings:
         google[types] = np.zeros((1, config["hidden_size"]), np.float32)
     return google
 
@@ -214,7 +215,7 @@ EPSILON = 1e-12       # in layer normalization, where the configuration has none
 def _read_config(path):
     config = parse_json(_read_text(path), str(path))
     if fault := next(_config_faults(config if isinstance(config, dict) else {}), None):
-        raise InputError(f"{path}: not the configuration of a BERT or MPNet model with GELU ({fault})")
+        raise InputError(f"{path}: not the configuration of a model with GELU, {' or '.join(ARCHITECTURES)} ({fault})")
     return config
 
 # %% ../nbs/engine/05_checkpoints.ipynb #7dfc3022

@@ -410,7 +410,7 @@ def _bundle_commands(command):
     add = command(train, _CORPUS)
     _reading_options(add, True)
     add("--out", required=True, metavar="DIR", help="the bundle's folder")
-    recipes = "; ".join(f"{name}: {line}" for name, line in register_names("recipe").items())
+    recipes = "; ".join(f"{name}: {line}" for name, line in register_names("recipe").items()).replace("%", "%%")
     add("--recipe", default="best", metavar="NAME", help=f"{recipes}. Or best, the default (now frozen)")
     _encoder_options(add)
     add("--seed", type=int, default=0, metavar="N", help="of split and training, 0 to 4294967295 (0)")

@@ -191,8 +191,12 @@ def _separated(cells: list[str], separator: str | None) -> tuple[list[list[str]]
         return [_parts(c, separator) for c in cells], f"labels separated by {separator!r}"
     for how, (whole, mark, least) in MARKED.items() if separator is None else ():
         parts = [[p for p in re.split(mark, c) if p.strip(" ,;|")] for c in cells]
-        if all(re.fullmatch(whole, c, re.S) for c in cells) and max(map(len, parts)) >= least:
+        marked = [bool(re.fullmatch(whole, c, re.S)) for c in cells]
+        if all(marked) and max(map(len, parts)) >= least:
             return parts, how
+        if both := [c for c, yes, row in zip(cells, marked, parts, strict=True) if yes and len(row) > 1]:
+            raise InputError(f"{both[0][:60]!r} looks like {how}, which other cells are not: --label-separator none, or one "
+                             "notation for all")
     if separator is None:
         if all(re.fullmatch(r"[01]([ ,;|]*[01]){2,}|[01][ ,;|]+[01]", c) for c in cells):
             _refuse_positions([*map(int, re.findall(r"\d", c))] for c in cells)

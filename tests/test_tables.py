@@ -157,7 +157,15 @@ ways = {
     **{mark: mark.join for mark in ("|", "; ", ", ", "\n")}, "json": json.dumps, "python": repr,
     "object": lambda row: json.dumps({f"/m/{i}": name for i, name in enumerate(row)}),
     "set": lambda row: repr(set(row)) if row else "", "list": list, "numpy": lambda row: "[" + " ".join(map(repr, row)) + "]",
-    "hash": lambda row: " ".join(f"#{name}" for name in row)}
+    "hash": lambda row: " ".join(f"#{name}" for name in row),
+    "label": lambda row: " ".join(f"__label__{name}" for name in row), "angles": lambda row: "".join(f"<{name}>" for name in row)}
+
+
+@pytest.mark.parametrize("cell", ["<Drama><War>", "__label__Drama __label__War", "#Drama #War"])
+def test_one_file_has_one_notation(cell):
+    with pytest.raises(InputError, match="which other cells are not"):
+        parse_labels([cell, "Drama|War", "War"])
+    assert parse_labels([cell, "War"], "none")[0] == [[cell], ["War"]]
 
 
 @pytest.mark.parametrize("name", ["0", "No", "False"])
