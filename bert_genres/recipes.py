@@ -630,6 +630,13 @@ class TextClassifier(BaseEstimator):
         self.bundle_.info["estimator"] = {"classes": classes, "indicator": self.indicator_}
         return self
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags(multi_class=False, multi_label=True)
+        tags.input_tags.string, tags.input_tags.two_d_array = True, False
+        tags.target_tags.required = tags.target_tags.multi_output = True
+        return tags
+
 # %% ../nbs/07_recipes.ipynb #a42f42a4
 @patch
 def predict_proba(self: TextClassifier, texts: Sequence[str]) -> np.ndarray:
@@ -680,15 +687,6 @@ def score(self: TextClassifier, texts: Sequence[str], Y: ArrayLike | Sequence[Se
     truth, unknown = binarize(labels, self.bundle_.classes_)
     named = self.bundle_.decide(self._probabilities(texts))
     return f1_scores(truth, named, missed=np.array([len(u) for u in unknown]))["micro_f1"]
-
-
-@patch
-def __sklearn_tags__(self: TextClassifier):
-    tags = super().__sklearn_tags__()
-    tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags(multi_class=False, multi_label=True)
-    tags.input_tags.string, tags.input_tags.two_d_array = True, False
-    tags.target_tags.required = tags.target_tags.multi_output = True
-    return tags
 
 # %% ../nbs/07_recipes.ipynb #4993d158
 @patch
