@@ -1,7 +1,8 @@
-"""Plots a second of our encoder and of its peers, alternating, on the same plots with the same weights.
+"""Plots a second of our encoder and of its peers, alternating, on the same plots with the same weights:
+`python benchmarks/encoder.py [CORPUS [MODEL]]`.
 
-The peers get an environment of their own under benchmarks/. Takes about ten minutes on two cores. Writes
-results/bench-encoder.json.
+The peers get an environment of their own under benchmarks/. Takes about ten minutes on two cores with MiniLM, eight times as
+long with a model of BERT-base's size. Writes results/bench-encoder.json, or bench-encoder-MODEL.json of another model.
 """
 import json
 import os
@@ -78,13 +79,13 @@ def alternate(workers, texts, rounds):
 
 
 def main():
-    corpus = sys.argv[1] if len(sys.argv) > 1 else "sample"
+    corpus, name = [*sys.argv[1:], *["sample", MINILM][len(sys.argv) - 1:]]
     films = load_corpus(corpus)
     texts = list(films["plot"].sample(min(PLOTS, len(films)), random_state=0))
-    minilm = Checkpoint(MINILM)
-    tokenizer = wordpiece(minilm, 256)
+    model = Checkpoint(name)
+    tokenizer = wordpiece(model, 256)
     tokens = np.array([len(e.ids) for e in tokenizer.encode_batch(texts)])
-    c, width = minilm.config, minilm.config["hidden_size"]
+    c, width = model.config, model.config["hidden_size"]
     # multiply-adds of the matrix products: 4 d^2 + 2 d * intermediate a token and layer, and attention's 2 n d
     flop = 2 * c["num_hidden_layers"] * (tokens * (4 * width ** 2 + 2 * width * c["intermediate_size"])
                                          + 2 * tokens ** 2 * width).sum()
@@ -92,7 +93,7 @@ def main():
     with tempfile.TemporaryDirectory() as tmp:
         peak = float(subprocess.run([python, HERE / "worker.py", "matrix peak", "", ""], capture_output=True, text=True,
                                     check=True).stdout)
-        workers = {name: Worker(name, sys.executable if name in OURS else python, str(minilm.folder), f"{tmp}/{k}.npy")
+        workers = {name: Worker(name, sys.executable if name in OURS else python, str(model.folder), f"{tmp}/{k}.npy")
                    for k, name in enumerate(OURS + PEERS)}
         seconds, vectors, memory = alternate(workers, texts, ROUNDS)
         by_length = {}
@@ -112,8 +113,9 @@ def main():
     ours = "bert-genres"
     ratios = {f"{ours} / {p}": round(rate[ours] / rate[p], 2) for p in PEERS}
     ratios["layer -2 / layer -1"] = round(rate["bert-genres, layer -2"] / rate[ours], 2)
-    write_metrics(ROOT / "results" / "bench-encoder.json", {
-        "corpus": corpus_name(corpus), "plots": len(texts), "max_seq_len": 256,
+    other = "" if model.model == MINILM else f"-{Path(model.model).name}"
+    write_metrics(ROOT / "results" / f"bench-encoder{other}.json", {
+        "model": model.model, "corpus": corpus_name(corpus), "plots": len(texts), "max_seq_len": 256,
         "tokens_a_plot": {"mean": round(float(tokens.mean()), 1)} | {
             f"q{q}": int(np.percentile(tokens, q)) for q in (10, 50, 90)},
         "hardware": hardware(), "matrix_peak_gflops": round(peak), "systems": systems, "ratios": ratios, "by_length": by_length,

@@ -8,10 +8,10 @@ import time
 import numpy as np
 
 
-def ours(layer=-1, precision="auto"):
+def ours(folder, **settings):
     from bert_genres.embeddings import BertEncoder
 
-    return BertEncoder(layer=layer, precision=precision).encode
+    return BertEncoder(folder, **{"layer": -1} | settings).encode
 
 
 def sentence_transformers(folder, **settings):
@@ -42,9 +42,9 @@ def matrix_peak():
 
 
 SYSTEMS = {
-    "bert-genres": lambda folder: ours(),
-    "bert-genres, layer -2": lambda folder: ours(layer=-2),
-    "bert-genres, fp32": lambda folder: ours(precision="fp32"),
+    "bert-genres": ours,
+    "bert-genres, layer -2": lambda folder: ours(folder, layer=-2),
+    "bert-genres, fp32": lambda folder: ours(folder, precision="fp32"),
     "sentence-transformers": sentence_transformers,
     "sentence-transformers, bf16": torch_bf16,
     "sentence-transformers, OpenVINO": lambda folder: sentence_transformers(
