@@ -10,7 +10,7 @@ PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell python$(v) -c 'print("p
 BIN := .venv/bin
 export MODEL
 
-.PHONY: reproduce test setup lab docs readme notebooks screenshot record bench lock clean
+.PHONY: reproduce test check setup lab docs readme notebooks screenshot record bench lock clean
 
 reproduce: setup
 	@$(BIN)/python scripts/reproduce.py "$(CORPUS)"
@@ -21,6 +21,10 @@ test: setup .venv/.browser
 	@$(BIN)/ruff check nbs tests scripts benchmarks setup.py
 	@$(BIN)/ruff check --select F bert_genres
 	@$(BIN)/pytest
+
+# Before a commit: ruff, and the quick tests of what has changed.
+check: setup
+	@$(BIN)/python scripts/check.py
 
 setup: .venv/.ready $(if $(GPU),.venv/.gpu)
 

@@ -20,8 +20,14 @@ ROOT = Path(__file__).resolve().parent.parent
 ARCHIVE = ROOT.parent / "shared" / "corpus" / "MovieSummaries.tar.gz"
 
 
+SLOW = {"archive", "browser", "bundle_dir", "cluster", "run_process"}     # what waits for a process, or reads 10,000 plots
+
+
 def pytest_collection_modifyitems(items):
-    "The files that take longest begin first, so that at the end no process works alone."
+    "The files that take longest begin first, so that at the end no process works alone; a test of a slow fixture is marked slow."
+    for item in items:
+        if SLOW & {*item.fixturenames}:
+            item.add_marker("slow")
     longest = ["test_finetuning", "test_command", "test_scaling", "test_experiments", "test_estimator"]
     place = {name: k for k, name in enumerate(longest)}
     items.sort(key=lambda item: place.get(item.module.__name__.rpartition(".")[2], len(longest)))

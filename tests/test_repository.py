@@ -195,6 +195,17 @@ def test_a_record_is_in_the_stamps_of_the_notebooks_that_show_records(stamps):
     assert changed == {path.stem for path in NOTEBOOKS if "../results" in path.read_text()}
 
 
+def test_a_check_takes_the_tests_of_what_has_changed():
+    spec = importlib.util.spec_from_file_location("check", ROOT / "scripts" / "check.py")
+    check = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(check)
+    own = "tests/test_repository.py"
+    assert check.tests_of(["README.md", "nbs/07_recipes.ipynb"]) == [own]
+    assert check.tests_of(["bert_genres/labels.py"]) == [own, "tests/test_tables.py"]
+    assert "tests/test_estimator.py" in check.tests_of(["bert_genres/recipes.py"])           # from bert_genres import model, recipes
+    assert check.tests_of(["tests/test_page.py"]) == ["tests/test_page.py", own]
+
+
 def test_the_main_job_ends_at_once_when_it_is_interrupted_with_all_that_it_started(tmp_path):
     job = subprocess.Popen([sys.executable, ROOT / "scripts" / "reproduce.py"], stderr=subprocess.PIPE, text=True,
                            env=os.environ | {"BERT_GENRES_REPORTS": str(tmp_path)})
