@@ -122,7 +122,7 @@ print(kept.vector_key(encoder)("a").hex(), vectors.tobytes().hex())
 """
     told = []
     for k, (module, old, new) in enumerate([("embeddings", "1e-12", "1e-12"), ("command", "def main(", "def main(\n"),
-                                            ("embeddings", "1e-12, \"inside_sqrt\"", "1e-2, \"inside_sqrt\"")]):
+                                            ("embeddings", "epsilon, \"inside_sqrt\"", "1e-2, \"inside_sqrt\"")]):
         package = shutil.copytree(Path(embeddings.__file__).parent, tmp_path / str(k) / "bert_genres")
         source = (package / f"{module}.py").read_text()
         assert source.count(old)
