@@ -265,7 +265,7 @@ class Checkpoint:
         self.vocab = _read_vocab(self.folder / "vocab.txt", self.config["vocab_size"], self.architecture)
         self.sha256 = self._checksum(self.files[2:])
         self.model = next((name for name, m in MODELS.items() if m.sha256 == self.sha256), str(model))
-        if asked in MODELS and self.model != asked:
+        if asked in MODELS and self.sha256 != MODELS[asked].sha256:
             raise InputError(f"{self.folder / 'model.safetensors'}: its sha256 {self.sha256} is not that of {asked}")
 
     def _checksum(self, names):

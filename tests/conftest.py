@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if SLOW & {*item.fixturenames}:
             item.add_marker("slow")
-    longest = ["test_finetuning", "test_command", "test_scaling", "test_experiments", "test_estimator"]
+    longest = ["test_finetuning", "test_command", "test_experiments", "test_site", "test_estimator"]
     place = {name: k for k, name in enumerate(longest)}
     items.sort(key=lambda item: place.get(item.module.__name__.rpartition(".")[2], len(longest)))
 
