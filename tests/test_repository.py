@@ -202,7 +202,7 @@ def test_a_check_takes_the_tests_of_what_has_changed():
     own = "tests/test_repository.py"
     assert check.tests_of(["README.md", "nbs/07_recipes.ipynb"]) == [own]
     assert check.tests_of(["bert_genres/labels.py"]) == [own, "tests/test_tables.py"]
-    assert "tests/test_estimator.py" in check.tests_of(["bert_genres/recipes.py"])           # from bert_genres import model, recipes
+    assert "tests/test_estimator.py" in check.tests_of(["bert_genres/recipes.py"])
     assert check.tests_of(["tests/test_page.py"]) == ["tests/test_page.py", own]
 
 
