@@ -371,7 +371,7 @@ def tensors(self: Frozen) -> dict[str, np.ndarray]:
     return out | {f"network{i}.{k}": v.astype(np.float16) for i, h in enumerate(self.networks)
                   for k, v in vars(h).items()}
 
-
+# %% ../nbs/07_recipes.ipynb #a2d3bb04
 @patch
 def shapes(self: Frozen) -> dict[str, tuple]:
     "The axes of each of `tensors`, as `check_tensors` takes them. InputError for titles that are no titles of the landmarks."
@@ -557,7 +557,7 @@ def recipe(
         return fit
     return enter
 
-
+# %% ../nbs/07_recipes.ipynb #996db143
 @recipe("article", "the article's to the letter: 100 epochs, threshold 0.20, its rules")
 def _article(films, part, **settings):
     return fit_article(films, part, rules=article_rules, watch=False, **settings)[0]
@@ -572,7 +572,7 @@ def _article_longer(films, part, **settings):
 def _frozen(films, part, **settings):
     return fit_frozen(films, part, **settings)[0]
 
-
+# %% ../nbs/07_recipes.ipynb #7e928df8
 def recipe_name(name: str) -> str:
     "A recipe's own name, for a name or `best`; InputError where there is none."
     name, names = BEST if name == "best" else name, register_names("recipe")
@@ -732,7 +732,7 @@ def _texts(texts):
             raise InputError(f"text {i}: {wrong}")
     return texts
 
-
+# %% ../nbs/07_recipes.ipynb #fa89fae0
 def _label_lists(Y):
     "Columns, a list of labels for each row, and whether Y is an indicator matrix."
     columns = [str(c) for c in getattr(Y, "columns", [])]
