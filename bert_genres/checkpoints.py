@@ -32,7 +32,7 @@ class Model:
     revision: str       # the hub's commit
     sha256: str         # of model.safetensors
     megabytes: int      # to download
-    cost: float         # the time that it takes for a text, in that of all-MiniLM-L6-v2: by the products of its layers
+    work: int           # multiplications for a token, in those of all-MiniLM-L6-v2: layers times units squared
     licence: str = "Apache-2.0"
 
 
@@ -81,8 +81,8 @@ def _from_hub(repo, known):
         if offline():
             raise InputError(missing)
         if known:
-            times = f"a text takes {known.cost} times as long as with {MINILM}"
-            print(f"bert-genres: downloads {repo}, {known.megabytes} MB; {times}", file=sys.stderr)
+            print(f"bert-genres: downloads {repo}, {known.megabytes} MB; a text takes {known.work} times the work of {MINILM}",
+                  file=sys.stderr)
         return Path(get())
     except LocalEntryNotFoundError as e:
         raise (InputError if minilm else ConnectionError)(f"{missing}, and the model hub cannot be reached") from e

@@ -391,7 +391,7 @@ def _reading_options(add, labels):
 
 
 
-_SIZES = ", ".join(f"{name} ({m.megabytes} MB, work {m.cost})" for name, m in MODELS.items())
+_SIZES = ", ".join(f"{name} ({m.megabytes} MB, work {m.work})" for name, m in MODELS.items())
 _MODEL = f"the encoder: {_SIZES}, a hub id or a folder ({MINILM})"
 
 

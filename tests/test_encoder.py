@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import erf
 
 from bert_genres import runtimes
-from bert_genres.checkpoints import MINILM, Checkpoint, read_weights
+from bert_genres.checkpoints import MINILM, MODELS, Checkpoint, read_weights
 from bert_genres.data import load_corpus
 from bert_genres.embeddings import BertEncoder, bert_layer, pool, wordpiece
 from bert_genres.files import InputError
@@ -381,6 +381,21 @@ def test_packaged_weights_with_another_checksum_are_refused(tmp_path, monkeypatc
     monkeypatch.setattr("bert_genres.checkpoints.find_spec", lambda name: spec)
     with pytest.raises(InputError, match="its sha256 .* is not that of all-MiniLM-L6-v2"):
         Checkpoint(MINILM)
+
+
+def test_a_short_name_finds_the_pinned_revision_in_the_cache(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("BERT_GENRES_CACHE", str(tmp_path))
+    monkeypatch.setenv("BERT_GENRES_OFFLINE", "1")
+    name = "bert-base-uncased"
+    with pytest.raises(InputError, match="model google-bert/bert-base-uncased is not in the cache"):
+        Checkpoint(name)
+    folder = tmp_path / "hub" / "models--google-bert--bert-base-uncased" / "snapshots" / MODELS[name].revision
+    shutil.copytree(tiny["hf"], folder)
+    with pytest.raises(InputError, match="its sha256 .* is not that of bert-base-uncased"):     # these are tiny
+        Checkpoint(name)
+    (folder / "model.safetensors").unlink()                                                     # an interrupted download
+    with pytest.raises(InputError, match="is not in the cache"):
+        Checkpoint(name)
 
 
 @pytest.mark.parametrize("said", ["1", "2,1", " 3 , 2,1"])
