@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TOPICS', 'KERNEL_ROWS', 'FOLDS', 'POWERS', 'FEWEST', 'LAYERS', 'RECIPES', 'BEST', 'fit_words', 'fit_topics', 'Kernel',
-           'gaussian', 'left_out_errors', 'fit_kernel', 'Attention', 'batches', 'fit_attention', 'Names', 'fit_names',
-           'stack_features', 'fit_stack', 'Frozen', 'decide_across', 'choose_thresholds', 'token_states',
-           'fit_networks', 'fit_frozen', 'recipe', 'recipe_name', 'fit_recipe', 'TextClassifier']
+           'gaussian', 'left_out_errors', 'fit_kernel', 'Attention', 'batches', 'Names', 'fit_names', 'stack_features',
+           'fit_stack', 'Frozen', 'decide_across', 'choose_thresholds', 'token_states', 'fit_networks', 'fit_frozen',
+           'recipe', 'recipe_name', 'fit_recipe', 'TextClassifier']
 
 # %% ../nbs/07_recipes.ipynb #abb733aa
 import contextlib
@@ -17,6 +17,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +52,8 @@ from bert_genres.model import (
     load_bundle,
     row_digests,
     save_bundle,
-    seeded,
 )
-from .runtimes import import_tensorflow
+from .runtimes import import_tensorflow, seeded_dropout
 from .splits import near_duplicates
 from .tables import check_list, text_error
 
@@ -172,40 +172,52 @@ def fit_kernel(
 # %% ../nbs/07_recipes.ipynb #d5e82b80
 class Attention:
     "Queries and a head in TensorFlow, on states that it centres and scales."
-    def __init__(self, center, scale, n_topics, shares, heads, units, dropout=None, rates=(.4, .5)):
-        "`dropout`: a layer class, else Keras' own; `rates`: of it, before each of the head's two layers."
+    def __init__(self, d: int, n_topics: int, n_labels: int, heads: int = 8, units: int = 1024, rates=(.4, .5), dropout=None):
+        "`rates`: of dropout, before each of the head's two layers; `dropout`: its class, of `seeded_dropout`."
         self.tf = tf = import_tensorflow()
-        layers, start = tf.keras.layers, tf.keras.initializers
-        dropout = dropout or layers.Dropout
-        self.center, self.scale, d = center, scale, len(center)
-        self.width = (1 + heads) * d                                 # of all means, side by side
-        self.queries = tf.Variable(tf.random.normal([d, heads], stddev=.02))
-        self.head = tf.keras.Sequential([
-            dropout(rates[0]), layers.Dense(units, activation="relu"), dropout(rates[1]),
-            layers.Dense(len(shares), kernel_initializer=start.RandomNormal(stddev=.02),
-                         bias_initializer=start.Constant(logit(np.clip(shares, 1e-4, .9))))])
+        dropout, layer = dropout or seeded_dropout(tf.Variable([0, 0], trainable=False)), tf.keras.layers.Dense
+        dense = partial(layer, kernel_initializer="zeros")                       # `begin` draws
+        self.seed, self.d, self.width = dropout.seed, d, (1 + heads) * d         # of all means, side by side
+        self.center, self.scale = (tf.Variable(tf.zeros(d), trainable=False) for _ in range(2))
+        self.queries = tf.Variable(tf.zeros([d, heads]))
+        self.head = tf.keras.Sequential([dropout(rates[0]), dense(units, activation="relu"), dropout(rates[1]), dense(n_labels)])
         self.head.build((None, self.width + n_topics))
-        self.variables = [self.queries, *self.head.trainable_variables]
+        self.variables, self.training = [self.queries, *self.head.trainable_variables], None
 
-    def logits(self, states, lengths, topics, training=False):
-        "float16 [batch, tokens, d], of which the first int32 [batch] count, and float32 [batch, t] to [batch, labels]."
-        tf = self.tf
-        x = (tf.cast(states, tf.float32) - self.center) / self.scale
-        real = tf.sequence_mask(lengths, tf.shape(x)[1], tf.float32)[..., None]
-        weights = tf.concat([real / tf.cast(lengths, tf.float32)[:, None, None],
-                             tf.nn.softmax(x @ self.queries + 1e4 * (real - 1), axis=1)], axis=2)
-        found = tf.reshape(tf.matmul(weights, x, transpose_a=True), [-1, self.width])
-        return self.head(tf.concat([found, topics], axis=1), training=training)
+    def begin(self, center: np.ndarray, scale: np.ndarray, shares: np.ndarray, seed: int = 0):
+        "Draws all weights; float32 [d], mean and standard deviation of the states, and float [labels], how many have each label."
+        rng, (kernel_1, bias_1, kernel_2, bias_2) = np.random.default_rng(seed), self.head.trainable_variables
+        widest = (6 / sum(kernel_1.shape)) ** .5                                 # Glorot and Bengio, 2010
+        for variable, value in [
+                (self.center, center), (self.scale, scale), (self.queries, rng.normal(0, .02, self.queries.shape)),
+                (kernel_1, rng.uniform(-widest, widest, kernel_1.shape)), (bias_1, np.zeros(bias_1.shape)),
+                (kernel_2, rng.normal(0, .02, kernel_2.shape)), (bias_2, logit(np.clip(shares, 1e-4, .9)))]:
+            variable.assign(value)
+        return self
 
-    def weights(self):
-        "Queries, float32 [1 + heads, d], the first of zeros, and a `Head`: both for states as the encoder gives them."
-        kernel_1, bias_1, kernel_2, bias_2 = self.head.get_weights()
-        times = self.width // len(self.center)
-        kernel_1[:self.width] /= np.tile(self.scale, times)[:, None]
-        bias_1 -= np.tile(self.center, times) @ kernel_1[:self.width]
-        queries = np.concatenate([np.zeros((1, len(self.center))), self.queries.numpy().T / self.scale])
-        half = lambda weights: weights.astype(np.float16).astype(np.float32)      # as precise as a bundle keeps them
-        return queries.astype(np.float32), Head(half(kernel_1), half(bias_1), half(kernel_2), half(bias_2))
+# %% ../nbs/07_recipes.ipynb #263fbbe1
+@patch
+def logits(self: Attention, states, lengths, topics, training=False):
+    "float16 [batch, tokens, d], of which the first int32 [batch] count, and float32 [batch, t] to [batch, labels]."
+    tf = self.tf
+    x = (tf.cast(states, tf.float32) - self.center) / self.scale
+    real = tf.sequence_mask(lengths, tf.shape(x)[1], tf.float32)[..., None]
+    weights = tf.concat([real / tf.cast(lengths, tf.float32)[:, None, None],
+                         tf.nn.softmax(x @ self.queries + 1e4 * (real - 1), axis=1)], axis=2)
+    found = tf.reshape(tf.matmul(weights, x, transpose_a=True), [-1, self.width])
+    return self.head(tf.concat([found, topics], axis=1), training=training)
+
+
+@patch
+def weights(self: Attention) -> tuple[np.ndarray, Head]:
+    "Queries, float32 [1 + heads, d], the first of zeros, and a `Head`: both for states as the encoder gives them."
+    center, scale, times = self.center.numpy(), self.scale.numpy(), self.width // self.d
+    kernel_1, bias_1, kernel_2, bias_2 = self.head.get_weights()
+    kernel_1[:self.width] /= np.tile(scale, times)[:, None]
+    bias_1 -= np.tile(center, times) @ kernel_1[:self.width]
+    queries = np.concatenate([np.zeros((1, self.d)), self.queries.numpy().T / scale])
+    half = lambda weights: weights.astype(np.float16).astype(np.float32)      # as precise as a bundle keeps them
+    return queries.astype(np.float32), Head(half(kernel_1), half(bias_1), half(kernel_2), half(bias_2))
 
 # %% ../nbs/07_recipes.ipynb #e7344c5f
 def batches(rows, lengths, size, rng):
@@ -217,48 +229,57 @@ def batches(rows, lengths, size, rng):
     return [found[i] for i in rng.permutation(len(found))]
 
 
-def _training_step(net, n_topics, n_labels, steps):
-    "A function that moves the network's variables by one batch: (states, lengths, topics, labels)."
-    tf, rising = net.tf, int(.3 * steps)
-    rate = tf.keras.optimizers.schedules.CosineDecay(1e-5, steps - rising, warmup_target=1e-3, warmup_steps=rising)
-    optimizer = tf.keras.optimizers.AdamW(rate, weight_decay=1e-2)
-    optimizer.build(net.variables)
-    spec = tf.TensorSpec
+def _training_step(net):
+    "A function that moves the network's weights by one batch, (states, lengths, topics, labels), and its optimizer."
+    tf, n_topics, n_labels = net.tf, net.head.input_shape[1] - net.width, net.head.output_shape[1]
+    optimizer, spec = tf.keras.optimizers.legacy.Adam(), tf.TensorSpec      # one kernel a variable: a fifth less time
 
-    @tf.function(input_signature=[spec([None, None, len(net.center)], tf.float16), spec([None], tf.int32),
+    @tf.function(input_signature=[spec([None, None, net.d], tf.float16), spec([None], tf.int32),
                                   spec([None, n_topics], tf.float32), spec([None, n_labels], tf.float32)])
     def step(states, lengths, topics, y):
         with tf.GradientTape() as tape:
             loss = tf.nn.sigmoid_cross_entropy_with_logits(y, net.logits(states, lengths, topics, training=True))
             loss = tf.reduce_mean(tf.reduce_sum(loss, axis=1))
-        optimizer.apply_gradients(zip(tape.gradient(loss, net.variables), net.variables, strict=True))
+        gradients = tape.gradient(loss, net.variables)
+        for weights in net.variables:
+            weights.assign_sub(optimizer.learning_rate * 1e-2 * weights)        # what makes it AdamW
+        optimizer.apply_gradients(zip(gradients, net.variables, strict=True))
 
-    return step
+    return step, optimizer
+
+
+def _rates(steps):
+    "The learning rate of each step: it rises to 0.001 over the first three tenths, and falls to 0 as a cosine does."
+    rising, k = int(.3 * steps), np.arange(steps)
+    rise, fall = 1e-5 + (1e-3 - 1e-5) * k / max(rising, 1), .5e-3 * (1 + np.cos(np.pi * (k - rising) / (steps - rising)))
+    return np.where(k < rising, rise, fall)
 
 # %% ../nbs/07_recipes.ipynb #deb0f395
-def fit_attention(
+@patch
+def fit(
+    self: Attention,
     states: np.ndarray,    # float16 [n, tokens, d]: the encoder's output for each token
     lengths: np.ndarray,   # int [n]: tokens of each text
     topics: np.ndarray,    # float32 [n, t]: more about each text
     Y: np.ndarray,         # bool [n, labels]
     rows: np.ndarray,      # int: the rows to train on
     seed: int = 0,
-    heads: int = 8,        # queries
-    units: int = 1024,
     epochs: int = 7,
     batch_size: int = 64,
 ) -> tuple[np.ndarray, Head]:  # queries, float32 [1 + heads, d], the first of zeros; the head on what they find, and topics
-    "Attention pooling and a head, trained together by cross-entropy with AdamW."
-    rng = np.random.default_rng(seed)
-    some = np.concatenate([states[i, :lengths[i]] for i in rows[:500]]).astype(np.float32)
-    with seeded(seed):
-        net = Attention(some.mean(0), some.std(0) + 1e-2, topics.shape[1], Y[rows].mean(0), heads, units)
-        step = _training_step(net, topics.shape[1], Y.shape[1], epochs * -(-len(rows) // batch_size))
-        for _ in range(epochs):
-            for batch in batches(rows, lengths, batch_size, rng):
-                n = lengths[batch].astype(np.int32)
-                step(states[batch, :n.max()], n, topics[batch], Y[batch].astype(np.float32))
-    return net.weights()
+    "Trains queries and head together from the beginning, by cross-entropy with AdamW. Another call is another training."
+    step, optimizer = self.training = self.training or _training_step(self)
+    rng, some = np.random.default_rng(seed), np.concatenate([states[i, :lengths[i]] for i in rows[:500]]).astype(np.float32)
+    self.begin(some.mean(0), some.std(0) + 1e-2, Y[rows].mean(0), seed)
+    for state in optimizer.variables():
+        state.assign(self.tf.zeros_like(state))
+    order = [batch for _ in range(epochs) for batch in batches(rows, lengths, batch_size, rng)]
+    for k, (batch, rate) in enumerate(zip(order, _rates(len(order)), strict=True)):
+        self.seed.assign([seed % 2**31, k])
+        optimizer.learning_rate.assign(rate)
+        n = lengths[batch].astype(np.int32)
+        step(states[batch, :n.max()], n, topics[batch], Y[batch].astype(np.float32))
+    return self.weights()
 
 # %% ../nbs/07_recipes.ipynb #1fa93d54
 @dataclasses.dataclass
@@ -482,6 +503,7 @@ def fit_networks(
     the one that has not seen it. InputError where all films are near-duplicates, so that none can be held out."""
     layers, d = len(LAYERS) - 1, states.shape[2] // len(LAYERS)
     queries, heads, nets = [np.zeros((1, states.shape[2]), np.float32)], [], np.zeros((layers, *Y.shape), np.float32)
+    network = Attention(d, topics.shape[1], Y.shape[1])
     with progress(layers * FOLDS, "training") as bar:
         for turn in range(layers):
             here = slice((1 + turn) * d, (2 + turn) * d)
@@ -489,7 +511,7 @@ def fit_networks(
             if (fold == fold[0]).all():
                 raise InputError("all plots are near-duplicates of one another: recipe frozen cannot hold any out")
             for k in range(FOLDS):
-                q, head = fit_attention(states[..., here], lengths, topics, Y, np.flatnonzero(fold != k), seed + len(heads))
+                q, head = network.fit(states[..., here], lengths, topics, Y, np.flatnonzero(fold != k), seed + len(heads))
                 out = np.flatnonzero(fold == k)
                 nets[turn, out] = head.logits(_inputs(states[..., here], lengths, topics, out, q))
                 queries.append(np.zeros((len(q) - 1, states.shape[2]), np.float32))
