@@ -16,7 +16,7 @@ import re
 import signal
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import nbformat
@@ -28,7 +28,9 @@ from bert_genres.files import InputError, atomic_path
 from bert_genres.results import show_ladder
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAVE = ("02_baselines", "05_model", "06_cooccurrence", "07_recipes")    # what later chapters read
+READS = {"06_cooccurrence": {"05_model"}, "07_recipes": {"06_cooccurrence"}, "08_results": {"02_baselines", "07_recipes"},
+         "14_changes": {"06_cooccurrence"}, "index": {"07_recipes"}, "03_explanation": {"07_recipes"},
+         "04_scaling_out": {"06_cooccurrence"}, "05_command": {"06_cooccurrence"}}     # what others leave in the reports
 ALONE = "04_scaling_out"                                                 # Ray gives up where a node takes more than 30 s to start
 
 
@@ -85,12 +87,10 @@ def execute(path, target, stamp, clients):
 
 
 def run_all(notebooks, stamps, reports):
-    "Two at a time, each after those before it that leave something, the one for itself last; a line at each begin and end."
-    clients, futures, left = [], [], []
+    "Two at a time, each after those that it reads, the one for itself last; a line at each begin and end."
+    clients, running, here, done = [], {}, {path.stem for path in notebooks}, set()
 
-    def run(label, path, stamp, needs):
-        for each in needs:
-            each.result()
+    def run(label, path, stamp):
         if up_to_date(reports / path.name, stamp):
             return sys.stderr.write(f"{label} up to date\n")
         began = time.monotonic()
@@ -98,19 +98,24 @@ def run_all(notebooks, stamps, reports):
         execute(path, reports / path.name, stamp, clients)
         sys.stderr.write(f"{label} {time.monotonic() - began:3.0f} s\n")
 
+    def ready(label, path, stamp):
+        return len(here - done) == 1 if path.stem == ALONE else READS.get(path.stem, set()) & here <= done
+
+    waiting = [(f"[{k}/{len(notebooks)}] {path.stem:<16}", path, stamp)
+               for k, (path, stamp) in enumerate(zip(notebooks, stamps, strict=True), 1)]
     with ThreadPoolExecutor(2) as pool:
         try:
-            jobs = sorted(enumerate(zip(notebooks, stamps, strict=True), 1), key=lambda job: job[1][0].stem == ALONE)
-            for k, (path, stamp) in jobs:
-                label = f"[{k}/{len(notebooks)}] {path.stem:<16}"
-                futures.append(pool.submit(run, label, path, stamp, [*(futures if path.stem == ALONE else left)]))
-                left += futures[-1:] if path.stem in LEAVE else []
-            for done in as_completed(futures):
-                done.result()
+            while len(done) < len(here):
+                for job in [job for job in waiting if ready(*job)][:2 - len(running)]:
+                    waiting.remove(job)
+                    running[pool.submit(run, *job)] = job[1].stem
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    future.result()
+                    done.add(running.pop(future))
         except BaseException as e:
             pool.shutdown(wait=False, cancel_futures=True)
             if isinstance(e, KeyboardInterrupt):
-                stop(clients, [f for f in futures if f.running()])
+                stop(clients, [f for f in running if f.running()])
             raise
 
 

@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 from playwright.sync_api import sync_playwright
 
+from bert_genres import recipes
 from bert_genres.command import main
 
 signal.signal(signal.SIGINT, signal.default_int_handler)     # where a shell has told its background jobs to ignore it
@@ -87,6 +88,13 @@ def bundle_dir(run_process, tmp_path_factory):
     done = run_process("train", "sample", "--recipe", "article", "--out", folder)
     assert done.returncode == 0, done.stderr.decode()
     return folder
+
+
+@contextlib.contextmanager
+def few_networks():
+    "Recipe frozen with two networks a layer, not five, where what it trains is not what is tested."
+    with mock.patch.object(recipes, "FOLDS", 2):
+        yield
 
 
 def one_line(done, status, before=0):

@@ -281,7 +281,7 @@ def killed_and_called_again(worker, job, cache, out, rng, **env):
 
 def test_killed_at_any_moment_and_called_again(worker, job, tmp_path):
     rng, kills = random.Random(), 0
-    while kills < 45:
+    while kills < 20:
         cache, out = tmp_path / f"cache{kills}", tmp_path / "v.npy"
         kills += killed_and_called_again(worker, job, cache, out, rng)
         kept = set()

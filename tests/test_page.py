@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import one_line
+from conftest import few_networks, one_line
 from playwright.sync_api import expect
 
 from bert_genres.data import load_corpus
@@ -28,7 +28,8 @@ PLOT = "A widow hears voices in the walls. She falls in love with the sheriff. A
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory):
     films = load_corpus("sample").iloc[:150].reset_index(drop=True)
-    bundle, _ = fit_frozen(films, np.full(len(films), "train"), encoder=BertEncoder(max_seq_len=64))
+    with few_networks():
+        bundle, _ = fit_frozen(films, np.full(len(films), "train"), encoder=BertEncoder(max_seq_len=64))
     return save_bundle(bundle, tmp_path_factory.mktemp("page") / "frozen")
 
 

@@ -150,10 +150,26 @@ def test_the_front_page_lists_every_chapter():
 
 
 @pytest.fixture
-def stamps(tmp_path, monkeypatch):
-    "Of a copy of the repository: its root, and a function that gives the stamp of each notebook."
+def reproduce():
     found = importlib.util.spec_from_file_location("reproduce", ROOT / "scripts" / "reproduce.py")
-    found.loader.exec_module(reproduce := importlib.util.module_from_spec(found))
+    found.loader.exec_module(module := importlib.util.module_from_spec(found))
+    return module
+
+
+def test_a_notebook_waits_for_those_before_it_whose_files_it_reads(reproduce):
+    code = {p.stem: "".join("".join(c["source"]) for c in json.loads(p.read_text())["cells"]) for p in reproduce.all_notebooks()}
+    order = [*code]
+    assert all(order.index(other) < order.index(name) for name, others in reproduce.READS.items() for other in others)
+    after = lambda name: {name}.union(*map(after, reproduce.READS.get(name, ())))
+    for file, writer in [("article", "05_model"), ("frozen", "07_recipes"), ("baselines.npz", "02_baselines"),
+                         ("folds.npz", "05_model"), ("held-out.npz", "07_recipes"), ("article-split", "05_model")]:
+        readers = {name for name, text in code.items() if re.search(rf'(place|folder|report_dir\([^/]*\)) / "{file}"', text)}
+        assert writer in readers and all(writer in after(name) for name in readers), (file, readers)
+
+
+@pytest.fixture
+def stamps(tmp_path, monkeypatch, reproduce):
+    "Of a copy of the repository: its root, and a function that gives the stamp of each notebook."
     for folder in ("nbs", "bert_genres", "results"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "requirements.lock", tmp_path)
