@@ -82,6 +82,7 @@ def test_lists_come_back_as_lists(fitted, small, texts, Y):
     assert other.score(texts[60:], missed) < other.score(texts[60:], lists[60:])
 
 
+@pytest.mark.slow
 def test_cross_validation_pipeline_and_search(small, texts, Y):
     lists = [[LABELS[j] for j in np.flatnonzero(row)] for row in Y]
     by_matrix = cross_val_score(small, texts, Y, cv=2)
@@ -124,6 +125,7 @@ def test_an_unknown_recipe():
         TextClassifier("nope").fit(["a"], [["a"]])
 
 
+@pytest.mark.slow
 def test_a_matrix_without_names_is_scored_by_position(small, texts, Y, fitted):
     frame = pd.DataFrame(Y, columns=LABELS)
     named = clone(small).fit(texts[:60], frame[:60])
@@ -138,6 +140,7 @@ def test_a_matrix_without_names_is_scored_by_position(small, texts, Y, fitted):
             fitted.score(texts[60:], wrong)
 
 
+@pytest.mark.slow
 def test_seeds_of_every_kind_and_the_caller_s_random_states(small, texts, Y):
     tf = import_tensorflow()
     fit = lambda state: clone(small).set_params(random_state=state).fit(texts[:60], Y[:60]).predict_proba(texts[60:])
@@ -179,6 +182,7 @@ def test_a_precision_that_is_none_is_said_to_be_none(fitted, tmp_path):
         load_bundle(folder, precision="fp8")
 
 
+@pytest.mark.slow
 def test_the_card_s_scores_are_those_of_the_rules_too(texts):
     films = load_corpus("sample").iloc[:120]
     part = np.repeat(["train", "validation"], [90, 30])
@@ -191,6 +195,7 @@ def test_the_card_s_scores_are_those_of_the_rules_too(texts):
     assert scores == {k: bundle.info["scores"][k] for k in scores}
 
 
+@pytest.mark.slow
 def test_article_longer_chooses_its_epochs_on_validation_rows(texts, monkeypatch):
     monkeypatch.setattr(model, "EPOCHS", (5, 60))
     films = load_corpus("sample").iloc[:120]
@@ -201,6 +206,7 @@ def test_article_longer_chooses_its_epochs_on_validation_rows(texts, monkeypatch
         fit_recipe("article-longer", films, np.full(120, "train"))
 
 
+@pytest.mark.slow
 def test_labels_as_people_write_them(small, texts):
     "In Python as in files: one string a text, white space, a label that is none; lists in any column."
     some = [["Drama", "War"], ["War"], ["Drama"], ["Comedy", "War"]] * 15
@@ -235,6 +241,7 @@ def test_an_emptied_text_is_a_text_without_words(fitted):
     assert np.isfinite(probs).all() and np.abs(probs[0] - probs[1]).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_copies_and_probabilities_across_folds(fitted, small, texts, Y):
     want = fitted.predict_proba(texts[60:])
     for again in (pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted)):
@@ -244,6 +251,7 @@ def test_copies_and_probabilities_across_folds(fitted, small, texts, Y):
     assert pickle.loads(pickle.dumps(kept[0])).predict(texts[:2]).shape == (2, 5)
 
 
+@pytest.mark.slow
 def test_two_threads_fit_as_one(small, texts, Y):
     fit = lambda _: clone(small).fit(texts[:60], Y[:60]).predict_proba(texts[60:])
     alone = fit(0)
@@ -259,6 +267,7 @@ def test_a_forked_process_predicts(fitted, texts):
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.slow
 def test_few_rows_and_labels_that_are_everywhere(texts):
     for recipe in ("article", "frozen"):
         few = TextClassifier(recipe, max_seq_len=16).fit(texts[:12], [["All", "A"], ["All", "B"]] * 6)

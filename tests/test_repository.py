@@ -101,12 +101,15 @@ def test_the_core_names_no_plug_in():
         assert not re.search(rf"(bert_genres\.|\.|[\"'])({'|'.join(PLUGINS)})\b", code), name
 
 
-def test_the_lock_has_hashes_and_no_address():
-    for name in ("requirements.lock", "requirements-uv.txt", "build-constraints.txt"):
+def test_the_locks_have_hashes_and_no_address_and_agree():
+    for name in ("requirements.lock", "requirements-test.lock", "requirements-uv.txt", "build-constraints.txt"):
         text = (ROOT / name).read_text()
         assert "://" not in text and "index-url" not in text
         pins = [line for line in text.splitlines() if "==" in line]
         assert pins and all(line.rstrip().endswith("\\") for line in pins)       # each is followed by its hashes
+    course, test = ({*re.findall(r"^[a-z0-9.-]+==\S+", (ROOT / name).read_text(), re.MULTILINE)}
+                    for name in ("requirements.lock", "requirements-test.lock"))
+    assert course - {"colorama==0.4.6"} < test                                   # which only Windows has
 
 
 def test_every_recorded_figure_names_its_origin():
