@@ -166,7 +166,8 @@ def test_a_notebook_waits_for_those_before_it_whose_files_it_reads(reproduce):
     after = lambda name: {name}.union(*map(after, reproduce.READS.get(name, ())))
     for file, writer in [("article", "05_model"), ("frozen", "07_recipes"), ("baselines.npz", "02_baselines"),
                          ("folds.npz", "05_model"), ("held-out.npz", "07_recipes"), ("article-split", "05_model")]:
-        readers = {name for name, text in code.items() if re.search(rf'(place|folder|report_dir\([^/]*\)) / "{file}"', text)}
+        named = re.compile(rf'(place|folder|report_dir\([^/]*\)) / "{file}"')
+        readers = {name for name, text in code.items() if "report_dir(" in text and named.search(text)}
         assert writer in readers and all(writer in after(name) for name in readers), (file, readers)
 
 
