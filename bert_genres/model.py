@@ -128,7 +128,7 @@ def _compiled(n_labels, gamma, alpha, dropout, auc):
         loss = tf.autograph.experimental.do_not_convert(lambda y, logits: focal_loss(y, logits, gamma, alpha))
     else:
         loss = keras.losses.BinaryFocalCrossentropy(True, alpha=alpha, gamma=gamma, from_logits=True)
-    adam = keras.optimizers.legacy.Adam()           # the same as Keras' newer one, in less time: one kernel moves a variable
+    adam = keras.optimizers.legacy.Adam()           # one fused operation a variable
     model.compile(adam, loss, metrics=[keras.metrics.AUC(from_logits=True, name="auc")] if auc else None)
     return model
 

@@ -185,7 +185,7 @@ class Attention:
         self.variables, self.training = [self.queries, *self.head.trainable_variables], None
 
     def begin(self, center: np.ndarray, scale: np.ndarray, shares: np.ndarray, seed: int = 0):
-        "Draws all weights; float32 [d], mean and standard deviation of the states, and float [labels], how many have each label."
+        "Draws all weights; float32 [d], mean and standard deviation of the states, and float [labels], the share of each label."
         rng, (kernel_1, bias_1, kernel_2, bias_2) = np.random.default_rng(seed), self.head.trainable_variables
         widest = (6 / sum(kernel_1.shape)) ** .5                                 # Glorot and Bengio, 2010
         for variable, value in [
@@ -232,7 +232,7 @@ def batches(rows, lengths, size, rng):
 def _training_step(net):
     "A function that moves the network's weights by one batch, (states, lengths, topics, labels), and its optimizer."
     tf, n_topics, n_labels = net.tf, net.head.input_shape[1] - net.width, net.head.output_shape[1]
-    optimizer, spec = tf.keras.optimizers.legacy.Adam(), tf.TensorSpec      # one kernel a variable: a fifth less time
+    optimizer, spec = tf.keras.optimizers.legacy.Adam(), tf.TensorSpec      # one fused operation a variable
 
     @tf.function(input_signature=[spec([None, None, net.d], tf.float16), spec([None], tf.int32),
                                   spec([None, n_topics], tf.float32), spec([None, n_labels], tf.float32)])
@@ -242,14 +242,14 @@ def _training_step(net):
             loss = tf.reduce_mean(tf.reduce_sum(loss, axis=1))
         gradients = tape.gradient(loss, net.variables)
         for weights in net.variables:
-            weights.assign_sub(optimizer.learning_rate * 1e-2 * weights)        # what makes it AdamW
+            weights.assign_sub(optimizer.learning_rate * 1e-2 * weights)        # AdamW's decay
         optimizer.apply_gradients(zip(gradients, net.variables, strict=True))
 
     return step, optimizer
 
 
 def _rates(steps):
-    "The learning rate of each step: it rises to 0.001 over the first three tenths, and falls to 0 as a cosine does."
+    "The learning rate of each step: it rises to 0.001 over the first three tenths, and falls to almost 0 along half a cosine."
     rising, k = int(.3 * steps), np.arange(steps)
     rise, fall = 1e-5 + (1e-3 - 1e-5) * k / max(rising, 1), .5e-3 * (1 + np.cos(np.pi * (k - rising) / (steps - rising)))
     return np.where(k < rising, rise, fall)

@@ -57,7 +57,7 @@ def import_tensorflow():
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")   # else gradients are summed in the order in which they come
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")    # without VNNI it is off, and training takes twice the time
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")    # faster kernels, by default off without VNNI
     with quiet_stderr():
         import tensorflow as tf
         import tensorflow.python as private
